@@ -1,0 +1,1 @@
+"""Ready workflows in ComfyUI API format."""
