@@ -1,0 +1,271 @@
+"""The one list of things that can go wrong, each with a code, an HTTP status and a remedy.
+
+The docstring of a class is its default sentence for the caller. Whoever raises one can give a better sentence
+and named facts (`node_id`, `url`, `limit`, ...), which travel in the answer's `error` object. The class name is
+the stable code. `transient` tells whether the same task may succeed when it is tried again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar, Self
+
+
+class AgentError(Exception):
+    """Something went wrong inside the agent. Its log has the details."""
+
+    code: ClassVar[str] = "InternalError"
+    status: ClassVar[int] = 500
+    transient: ClassVar[bool] = False
+    by_code: ClassVar[dict[str, type[AgentError]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        cls.code = cls.__name__
+        AgentError.by_code[cls.code] = cls
+
+    def __init__(self, detail: str | None = None, *, retry_after: int | None = None, **facts: Any) -> None:
+        self.detail = detail or " ".join(inspect.cleandoc(type(self).__doc__ or "").split())
+        self.retry_after = retry_after
+        self.facts = {name: value for name, value in facts.items() if value is not None}
+        super().__init__(self.detail)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a task record keeps: code, sentence, whether a retry may help, and the facts."""
+        return {"code": self.code, "detail": self.detail, "transient": self.transient, **self.facts}
+
+    def to_body(self, task_id: str | None = None) -> dict[str, Any]:
+        """The body of every error answer (design section 4)."""
+        body: dict[str, Any] = {"message": self.code, "error": {"detail": self.detail, **self.facts}}
+        if task_id is not None:
+            body["task_id"] = task_id
+        return body
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> AgentError:
+        """The error that `to_dict` wrote, so that a stored failure is answered as it first was."""
+        facts = {k: v for k, v in stored.items() if k not in ("code", "detail", "transient")}
+        kind = cls.by_code.get(stored["code"], AgentError)
+        return kind(stored["detail"], **facts)
+
+    def with_facts(self, **facts: Any) -> Self:
+        """Add facts learnt on the way up (which node, which input) and return the same error."""
+        self.facts |= {name: value for name, value in facts.items() if value is not None}
+        return self
+
+
+class InternalError(AgentError):
+    """The agent failed in a way nobody foresaw. Its log has the traceback; please report it."""
+
+
+# --- The caller's request -------------------------------------------------------------------------------------
+
+
+class InvalidJson(AgentError):
+    """The body is not JSON. Send the workflow as application/json."""
+
+    status = 400
+
+
+class InvalidWorkflow(AgentError):
+    """The workflow is not in ComfyUI's API format. In ComfyUI choose "Workflow > Export (API)"."""
+
+    status = 400
+
+
+class InvalidOptions(AgentError):
+    """An option beside the workflow has a wrong value."""
+
+    status = 400
+
+
+class UnknownNodeClass(AgentError):
+    """The workflow uses a node class that this ComfyUI does not have. Install the custom node it comes from."""
+
+    status = 400
+
+
+class WorkflowRejected(AgentError):
+    """ComfyUI refused the workflow; `node_errors` says which node and input."""
+
+    status = 400
+
+
+class InvalidInput(AgentError):
+    """An input file of the workflow cannot be used."""
+
+    status = 400
+
+
+class InputNotFetched(AgentError):
+    """An input URL could not be fetched. Check that it is public and answers 200."""
+
+    status = 400
+
+
+class InputForbidden(AgentError):
+    """An input URL points to an address that this server must not reach. AGENT_FETCH_ALLOW opens private hosts."""
+
+    status = 400
+
+
+class InputTooLarge(AgentError):
+    """An input file is larger than this server accepts. Send a smaller one or raise AGENT_MAX_INPUT_BYTES."""
+
+    status = 413
+
+
+class BodyTooLarge(AgentError):
+    """The request body is larger than this server accepts. Send input images as URLs."""
+
+    status = 413
+
+
+class InvalidTaskId(AgentError):
+    """A task-id is 1 to 128 of A-Z a-z 0-9 . _ : - and begins with a letter, a digit or an underscore."""
+
+    status = 400
+
+
+class InvalidQuery(AgentError):
+    """A query parameter has a wrong value."""
+
+    status = 400
+
+
+class TaskConflict(AgentError):
+    """This task-id belongs to another workflow. Choose a new task-id for a new workflow."""
+
+    status = 409
+
+
+class Unauthorized(AgentError):
+    """An API key is needed: send it as X-Api-Key, or as Authorization: Bearer."""
+
+    status = 401
+
+
+class Forbidden(AgentError):
+    """This route is for the platform alone."""
+
+    status = 403
+
+
+class NotFound(AgentError):
+    """There is no such route. See /docs for those that exist."""
+
+    status = 404
+
+
+class MethodNotAllowed(AgentError):
+    """This route does not take this method."""
+
+    status = 405
+
+
+class TaskNotFound(AgentError):
+    """No task has this id, or it is older than this server keeps tasks."""
+
+    status = 404
+
+
+class OutputNotFound(AgentError):
+    """This task has no such output, or the file is older than this server keeps outputs."""
+
+    status = 404
+
+
+# --- Busy, not ready ------------------------------------------------------------------------------------------
+
+
+class QueueFull(AgentError):
+    """This instance has as many tasks waiting as it accepts. Try again later."""
+
+    status = 429
+    transient = True
+
+
+class ShuttingDown(AgentError):
+    """This instance is being stopped and takes no more work. Try again: another instance will answer."""
+
+    status = 503
+    transient = True
+
+
+class EngineUnavailable(AgentError):
+    """ComfyUI is not running on this instance."""
+
+    status = 503
+    transient = True
+
+
+class StoreUnavailable(AgentError):
+    """The task store cannot be reached, so the result of an asynchronous task could not be kept. Try again later."""
+
+    status = 503
+    transient = True
+
+
+# --- The run --------------------------------------------------------------------------------------------------
+
+
+class NodeFailed(AgentError):
+    """A node raised an error while it ran."""
+
+
+class OutOfMemory(AgentError):
+    """ComfyUI ran out of memory. Use smaller images or batches, or a larger GPU."""
+
+    transient = True
+
+
+class EngineDied(AgentError):
+    """ComfyUI stopped while the task was running."""
+
+    transient = True
+
+
+class EngineLostPrompt(AgentError):
+    """ComfyUI no longer knows the prompt: it was restarted, or somebody cleared its queue."""
+
+    transient = True
+
+
+class PromptInterrupted(AgentError):
+    """Somebody else interrupted the prompt inside ComfyUI."""
+
+    transient = True
+
+
+class OutputMissing(AgentError):
+    """ComfyUI finished, but a file that it names as output cannot be read from it."""
+
+    transient = True
+
+
+class OutputCorrupt(AgentError):
+    """ComfyUI finished, but an output file is empty or broken."""
+
+    transient = True
+
+
+class NoOutput(AgentError):
+    """ComfyUI finished without an error, but no output node of the workflow produced anything."""
+
+
+class InstanceLost(AgentError):
+    """The instance that ran the task stopped without finishing it."""
+
+    status = 503
+    transient = True
+
+
+class TaskTimeout(AgentError):
+    """The task took longer than it may. Raise AGENT_TASK_TIMEOUT_SECONDS if such tasks are meant to run here."""
+
+    status = 504
+
+
+class TaskCancelled(AgentError):
+    """The task was cancelled; it has no result."""
+
+    status = 410

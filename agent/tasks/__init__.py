@@ -1,0 +1,1 @@
+"""Tasks: the record of one, its progress, and the stores that keep them."""

@@ -1,0 +1,115 @@
+"""The task record: everything the service knows of one task, as it is stored and as the API shows it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class State(StrEnum):
+    """Where a task is in its life."""
+
+    QUEUED = "queued"  #: accepted; waits for an instance, for its inputs or for the engine
+    RUNNING = "running"  #: the engine executes its prompt, or its outputs are being collected
+    SUCCEEDED = "succeeded"  #: final; every output is stored
+    FAILED = "failed"  #: final unless the error is transient and attempts remain
+    CANCELLED = "cancelled"  #: final; somebody asked for it
+
+    @property
+    def is_final(self) -> bool:
+        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+
+class Outcome(StrEnum):
+    """How one attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"  #: the instance or its engine died; the task may be tried again
+
+
+class Frozen(BaseModel):
+    """Base of all records: immutable, and JSON keeps the field names."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class NodeProgress(Frozen):
+    """One entry of the progress map. `max` is 0 until the node is reached, as its callers expect; times are
+    whole seconds since the epoch."""
+
+    max: int | float = 0
+    value: int | float = 0
+    start: int = 0
+    last_updated: int = 0
+    images: list[dict[str, Any]] = Field(default_factory=list)
+    text: list[str] | None = None
+    ui: dict[str, Any] | None = None
+
+
+class CurrentNode(Frozen):
+    """The node that the engine executes now."""
+
+    id: str
+    title: str
+    class_type: str
+    value: int | float
+    max: int | float
+
+
+class Output(Frozen):
+    """One file that a finished node produced. `bytes` is its size; `url` is where the API serves it."""
+
+    index: int
+    node_id: str
+    filename: str
+    subfolder: str
+    type: str
+    media_type: str
+    bytes: int
+    url: str
+
+
+class Attempt(Frozen):
+    """One try of the task on one instance; times are seconds since the epoch."""
+
+    number: int
+    instance: str
+    started_at: float
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+    error: dict[str, Any] | None = None
+
+
+class TaskRecord(Frozen):
+    """A task. Times are seconds since the epoch, durations in `timings` are seconds."""
+
+    id: str
+    state: State = State.QUEUED
+    progress: float = 0.0
+    queue_position: int | None = None
+    current_node: CurrentNode | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+    nodes: dict[str, NodeProgress] = Field(default_factory=dict)
+    outputs: list[Output] = Field(default_factory=list)
+    warnings: list[dict[str, Any]] = Field(default_factory=list)
+    seeds: dict[str, dict[str, int]] = Field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    timings: dict[str, float] = Field(default_factory=dict)
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    prompt_id: str | None = None
+    workflow_digest: str = ""
+
+    @property
+    def attempt(self) -> int:
+        """Number of the latest attempt; 0 before the first."""
+        return self.attempts[-1].number if self.attempts else 0
+
+    def changed(self, **changes: Any) -> TaskRecord:
+        """A copy with these fields replaced (they are not validated again)."""
+        return self.model_copy(update=changes)
