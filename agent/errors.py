@@ -57,7 +57,7 @@ class InternalError(AgentError):
     """The agent failed in a way nobody foresaw. Its log has the traceback; please report it."""
 
 
-# --- The caller's request -------------------------------------------------------------------------------------
+# The caller's request.
 
 
 class InvalidJson(AgentError):
@@ -174,7 +174,7 @@ class OutputNotFound(AgentError):
     status = 404
 
 
-# --- Busy, not ready ------------------------------------------------------------------------------------------
+# Busy, not ready.
 
 
 class QueueFull(AgentError):
@@ -205,7 +205,7 @@ class StoreUnavailable(AgentError):
     transient = True
 
 
-# --- The run --------------------------------------------------------------------------------------------------
+# The run.
 
 
 class NodeFailed(AgentError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -34,7 +35,12 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-WordList = Annotated[list[str], NoDecode]
+def _split(value: Any) -> Any:
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+WordList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -54,7 +60,7 @@ class Settings(BaseSettings):
     invocation: Invocation = Field(
         Invocation.AUTO, description="Who answers 202 to asynchronous callers: auto, gateway or standalone."
     )
-    api_keys: list[SecretStr] = Field(
+    api_keys: SecretList = Field(
         default_factory=list,
         description="Comma-separated keys, one of which each request must carry. None: open.",
     )
@@ -130,3 +136,56 @@ class Settings(BaseSettings):
         validation_alias="COMFYUI_PORT",
         description="Port for the launched ComfyUI, on loopback.",
     )
+
+    @model_validator(mode="after")
+    def _one_engine(self) -> Self:
+        named = [n for n in ("comfyui_root", "comfyui_command", "comfyui_url") if getattr(self, n)]
+        if len(named) > 1:
+            raise ValueError(
+                f"{' and '.join(n.upper() for n in named)} contradict each other: set one of them"
+            )
+        if self.role is Role.FRONT:
+            raise ValueError("AGENT_ROLE=front is not built yet; use all or engine")
+        return self
+
+    @property
+    def behind_gateway(self) -> bool:
+        """Whether a platform in front answers 202, so that work must stay inside its request.
+
+        Function Compute always sets both variables; the header of an asynchronous call may not reach us.
+        """
+        if self.invocation is Invocation.AUTO:
+            return bool(os.environ.get("FC_FUNCTION_NAME") and os.environ.get("FC_INSTANCE_ID"))
+        return self.invocation is Invocation.GATEWAY
+
+
+class SettingsError(ValueError):
+    """A setting is wrong; the text names it and says what is allowed."""
+
+
+def variable(name: str) -> str:
+    """The environment variable of a field."""
+    alias = Settings.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return str(alias or f"AGENT_{name.upper()}")
+
+
+def load_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
+    """Read the environment; `overrides` (from the command line) win. Raises SettingsError."""
+    known = {variable(name) for name in Settings.model_fields}
+    unknown = sorted(name for name in environ if name.startswith("AGENT_") and name not in known)
+    if unknown:
+        raise SettingsError(
+            f"unknown setting {', '.join(unknown)}; comfyui-agent serve --help lists them all"
+        )
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        raise SettingsError("\n".join(_say(error) for error in exc.errors())) from None
+
+
+def _say(error: Any) -> str:
+    where = str(error["loc"][0]) if error["loc"] else ""
+    name = variable(where) if where in Settings.model_fields else where
+    return f"{name}: {error['msg']}" if name else str(error["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,208 @@
+"""ComfyUI's HTTP routes, typed: those that the agent uses.
+
+Every foreign exception is translated here: no answer is EngineUnreachableError, an answer outside the protocol
+is UnexpectedAnswerError. Methods may be called at the same time; one keep-alive connection pool serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic_core import from_json, to_json
+
+from comfyui.errors import (
+    EngineUnreachableError,
+    FileMissingError,
+    PromptRejectedError,
+    UnexpectedAnswerError,
+)
+from comfyui.http import AsyncClient, HTTPError, Limits, Response, Timeout
+
+#: A heavy node can hold the interpreter lock for long; short timeouts would take a busy engine for a dead one.
+TIMEOUT = Timeout(60.0, connect=5.0, pool=None)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file in one of the engine's folders: `type` is output, input or temp."""
+
+    filename: str
+    subfolder: str = ""
+    type: str = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Answer to POST /prompt. `node_errors` is not empty when only a part of the outputs will be made."""
+
+    prompt_id: str
+    number: float
+    node_errors: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Prompt ids of GET /queue; `pending` in the order in which they will run."""
+
+    running: tuple[str, ...]
+    pending: tuple[str, ...]
+
+    def __contains__(self, prompt_id: str) -> bool:
+        return prompt_id in self.running or prompt_id in self.pending
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """A prompt that ended. `outputs` maps node ids to what they gave, also when the prompt failed later on;
+    `messages` are the last events as (type, data)."""
+
+    succeeded: bool
+    outputs: dict[str, dict[str, Any]]
+    messages: tuple[tuple[str, dict[str, Any]], ...]
+
+
+class Client:
+    """Speaks to the engine at `url`, for example http://127.0.0.1:9001."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._http = AsyncClient(
+            base_url=self.url,
+            timeout=TIMEOUT,
+            trust_env=False,
+            limits=Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=30),
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def system_stats(self, timeout: float | None = None) -> dict[str, Any]:
+        """Version, memory and devices. Answers as soon as the engine is ready for prompts; `timeout` in seconds."""
+        return await self._get_json("/system_stats", timeout=timeout)
+
+    async def object_info(self) -> dict[str, Any]:
+        """Every node class with its inputs: half a megabyte or more."""
+        return await self._get_json("/object_info")
+
+    async def submit(
+        self,
+        graph: Mapping[str, Any],
+        *,
+        prompt_id: str,
+        client_id: str,
+        extra_data: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Submitted:
+        """Queue a workflow. `prompt_id` must be a canonical lower-case UUID for later versions.
+
+        `extra_data` is left out when empty: null kills the engine's worker thread. `options` are further fields
+        of the request (front, number, partial_execution_targets).
+
+        Raises PromptRejectedError when ComfyUI refuses the workflow.
+        """
+        body = {**(options or {}), "prompt": graph, "client_id": client_id, "prompt_id": prompt_id}
+        if extra_data:
+            body["extra_data"] = extra_data
+        response = await self._request("POST", "/prompt", content=to_json(body))
+        if response.status_code == 400:
+            answer = _json(response, "POST /prompt")
+            raise PromptRejectedError(answer.get("error") or {}, answer.get("node_errors") or {})
+        answer = _json(_expect_200(response, "POST /prompt"), "POST /prompt")
+        return Submitted(answer["prompt_id"], answer["number"], answer.get("node_errors") or {})
+
+    async def queue(self) -> Queue:
+        answer = await self._get_json("/queue")
+        pending = sorted(answer["queue_pending"], key=lambda item: (item[0], item[1]))
+        return Queue(tuple(i[1] for i in answer["queue_running"]), tuple(i[1] for i in pending))
+
+    async def dequeue(self, prompt_id: str) -> None:
+        """Take a pending prompt out of the queue. Nothing tells whether it was there."""
+        await self._post("/queue", {"delete": [prompt_id]})
+
+    async def interrupt(self, prompt_id: str) -> None:
+        """Stop the prompt if it is the running one: at its next node or progress step, or never if it ends first.
+
+        Versions before 0.3.57 interrupt whatever runs (comfyanonymous/ComfyUI#9607); the caller must know.
+        """
+        await self._post("/interrupt", {"prompt_id": prompt_id})
+
+    async def history(self, prompt_id: str) -> HistoryEntry | None:
+        """The prompt's entry; None while it waits or runs, and for a prompt that the engine does not know."""
+        entry = (await self._get_json(f"/history/{prompt_id}")).get(prompt_id)
+        if entry is None:
+            return None
+        status = entry.get("status") or {}
+        messages = tuple((m[0], m[1]) for m in status.get("messages") or ())
+        return HistoryEntry(status.get("status_str") == "success", entry.get("outputs") or {}, messages)
+
+    async def forget(self, prompt_ids: Iterable[str]) -> None:
+        """Remove history entries; each holds its whole graph."""
+        await self._post("/history", {"delete": list(prompt_ids)})
+
+    async def free(self, *, unload_models: bool, free_memory: bool) -> None:
+        """Give memory back after the running prompt. `free_memory` also forgets every cached node result."""
+        await self._post("/free", {"unload_models": unload_models, "free_memory": free_memory})
+
+    async def has_file(self, file: FileRef) -> bool:
+        """Whether /view would serve this file."""
+        response = await self._request("HEAD", "/view", params=_query(file))
+        return response.status_code == 200
+
+    async def fetch_file(self, file: FileRef) -> bytes:
+        """The whole file. Raises FileMissingError for any answer but 200."""
+        response = await self._request("GET", "/view", params=_query(file))
+        if response.status_code in (400, 403, 404):
+            raise FileMissingError(f"{file.type} file {file.subfolder}/{file.filename} is not there")
+        return _expect_200(response, "GET /view").content
+
+    async def upload(self, name: str, data: bytes, folder: Literal["input", "temp"] = "input") -> str:
+        """Put a file at the top of a folder and return the name that a loader node must be given.
+
+        The same name with the same bytes is not written again. Use plain ASCII names: others are stored
+        percent-encoded.
+        """
+        response = await self._request(
+            "POST",
+            "/upload/image",
+            data={"type": folder, "overwrite": "true"},
+            files={"image": (name, data, "application/octet-stream")},
+        )
+        answer = _json(_expect_200(response, "POST /upload/image"), "POST /upload/image")
+        subfolder = answer.get("subfolder")
+        return f"{subfolder}/{answer['name']}" if subfolder else str(answer["name"])
+
+    async def _get_json(self, path: str, timeout: float | None = None) -> dict[str, Any]:
+        response = await self._request("GET", path, timeout=timeout or TIMEOUT)
+        return _json(_expect_200(response, f"GET {path}"), f"GET {path}")
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> None:
+        _expect_200(await self._request("POST", path, content=to_json(body)), f"POST {path}")
+
+    async def _request(self, method: str, path: str, **more: Any) -> Response:
+        try:
+            return await self._http.request(method, path, **more)
+        except HTTPError as exc:
+            reason = str(exc) or type(exc).__name__
+            raise EngineUnreachableError(f"{method} {path}: {reason}") from exc
+
+
+def _query(file: FileRef) -> dict[str, str]:
+    return {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
+
+
+def _expect_200(response: Response, what: str) -> Response:
+    if response.status_code != 200:
+        raise UnexpectedAnswerError(what, response.status_code, response.text)
+    return response
+
+
+def _json(response: Response, what: str) -> dict[str, Any]:
+    try:
+        answer = from_json(response.content)
+    except ValueError as exc:
+        raise UnexpectedAnswerError(what, response.status_code, "not JSON") from exc
+    if not isinstance(answer, dict):
+        raise UnexpectedAnswerError(what, response.status_code, "not an object")
+    return answer

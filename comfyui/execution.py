@@ -1,0 +1,171 @@
+"""One prompt from its submission to its end: the feed tells quickly, `/history` and `/queue` tell for certain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from comfyui.client import Client, HistoryEntry, Submitted
+from comfyui.errors import ComfyUIError
+from comfyui.events import Event, PromptEnded, PromptFailed, PromptInterrupted, PromptSucceeded, parse_data
+from comfyui.feed import ConnectionLost, ConnectionRestored, Feed
+
+log = structlog.get_logger(__name__)
+
+#: After the success or error message the final one follows within milliseconds, or it was lost.
+END_GRACE_SECONDS = 0.5
+
+
+class Result(StrEnum):
+    """How a prompt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  #: a node raised
+    INTERRUPTED = "interrupted"
+    LOST = "lost"  #: neither queued, nor running, nor in the history
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """The last event of every execution. `history` is there when the end was learnt over HTTP, because events
+    were missed: then its outputs are the whole truth. `error` is there for FAILED and INTERRUPTED, if known."""
+
+    result: Result
+    error: PromptFailed | PromptInterrupted | None = None
+    history: HistoryEntry | None = field(default=None, repr=False)
+
+
+class Execution:
+    """Submits one prompt and follows it. An asynchronous context manager, entered once:
+
+        async with Execution(client, feed, silence_seconds=5) as execution:
+            await execution.submit(graph)
+            async for event in execution.events():
+                ...  # the last one is an Ended
+
+    Leaving it does not stop the prompt; `abort` does.
+    """
+
+    def __init__(self, client: Client, feed: Feed, *, silence_seconds: float) -> None:
+        self.prompt_id = str(uuid.uuid4())
+        self._client, self._feed, self._silence_seconds = client, feed, silence_seconds
+        self._follower = feed.follow(self.prompt_id)
+        self._missed_events = False
+        self._finish: PromptSucceeded | PromptFailed | PromptInterrupted | None = None
+
+    async def __aenter__(self) -> Self:
+        self._events = self._follower.__enter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._follower.__exit__(kind, error, trace)
+
+    async def submit(
+        self,
+        graph: Mapping[str, Any],
+        *,
+        extra_data: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Submitted:
+        """Queue the workflow under this execution's prompt id. Raises as `Client.submit` does."""
+        self._missed_events = not self._feed.is_connected
+        return await self._client.submit(
+            graph,
+            prompt_id=self.prompt_id,
+            client_id=self._feed.client_id,
+            extra_data=extra_data,
+            options=options,
+        )
+
+    async def events(self) -> AsyncIterator[Event]:
+        """The prompt's events, ended by one Ended. Silence, a broken socket or a lost message delay the end, but
+        never hide it; only an engine that cannot be asked any more makes this wait on."""
+        while True:
+            event = await self._next()
+            match event:
+                case None | ConnectionRestored():
+                    if ended := await self._look_up():
+                        if event is None and self._finish is None:
+                            self._feed.reconnect()  # it ended, and this socket was not told
+                        yield ended
+                        return
+                case ConnectionLost():
+                    self._missed_events = True
+                case PromptEnded():
+                    ended = await self._end()
+                    if ended is not None:
+                        yield ended
+                        return
+                case PromptSucceeded() | PromptInterrupted():
+                    self._finish = event
+                    yield event
+                case PromptFailed(is_blocked_output=False):
+                    self._finish = event
+                    yield event
+                case _:
+                    yield event
+
+    async def abort(self) -> None:
+        """Take the prompt out of the queue, or interrupt it if it runs; no other prompt is touched.
+
+        First the queue, then the interrupt: whatever moment the prompt starts, one of the two meets it.
+        Does nothing to a prompt that has ended. Raises ComfyUIError when the engine does not answer.
+        """
+        await self._client.dequeue(self.prompt_id)
+        await self._client.interrupt(self.prompt_id)
+
+    async def _next(self) -> Event | None:
+        """The next event, or None after a silence that has to be looked into."""
+        patience = END_GRACE_SECONDS if self._finish is not None else self._silence_seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                return await self._events.get()
+        return None
+
+    async def _end(self) -> Ended | None:
+        """What the final message means: only with every event at hand is it enough by itself."""
+        if self._missed_events or self._finish is None:
+            return await self._look_up()
+        match self._finish:
+            case PromptFailed() as error:
+                return Ended(self.prompt_id, Result.FAILED, error)
+            case PromptInterrupted() as error:
+                return Ended(self.prompt_id, Result.INTERRUPTED, error)
+            case _:
+                return Ended(self.prompt_id, Result.SUCCEEDED)
+
+    async def _look_up(self) -> Ended | None:
+        """Ask the engine. None: the prompt waits or runs, or the engine does not answer at the moment."""
+        try:
+            entry = await self._client.history(self.prompt_id)
+            if entry is None and self.prompt_id not in await self._client.queue():
+                # It may have ended between the two questions.
+                entry = await self._client.history(self.prompt_id)
+                if entry is None:
+                    return Ended(self.prompt_id, Result.LOST)
+        except ComfyUIError as exc:
+            log.debug("prompt.not_looked_up", prompt_id=self.prompt_id, reason=str(exc))
+            return None
+        return None if entry is None else _ended(self.prompt_id, entry)
+
+
+def _ended(prompt_id: str, entry: HistoryEntry) -> Ended:
+    """Read the end from a history entry. An interrupted prompt has status "error" there too."""
+    if entry.succeeded:
+        return Ended(prompt_id, Result.SUCCEEDED, None, entry)
+    for event in (parse_data(kind, data) for kind, data in entry.messages):
+        if isinstance(event, PromptInterrupted):
+            return Ended(prompt_id, Result.INTERRUPTED, event, entry)
+        if isinstance(event, PromptFailed):
+            return Ended(prompt_id, Result.FAILED, event, entry)
+    return Ended(prompt_id, Result.FAILED, None, entry)
