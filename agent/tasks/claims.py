@@ -1,0 +1,40 @@
+"""What to do with a task that is delivered, and already stored."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from agent.tasks.record import State
+from agent.tasks.store import Stored
+
+
+class Decision(StrEnum):
+    """The answer to "this task came in again: what now?"."""
+
+    RUN = "run"  #: take it, with the stored fence as the expected one
+    JOIN = "join"  #: somebody runs it: wait for the result
+    STORED = "stored"  #: it is over: answer what is stored
+    CONFLICT = "conflict"  #: the id belongs to another workflow
+    CANCEL = "cancel"  #: its owner is gone and somebody asked to cancel it: take it and write that
+    EXHAUSTED = "exhausted"  #: its owner is gone and no attempt remains: take it and write the failure
+
+
+def decide(stored: Stored, workflow_digest: str, max_attempts: int) -> Decision:
+    """Decide for a delivery of this workflow. `max_attempts` counts the attempts in the record."""
+    record = stored.record
+    attempts_remain = len(record.attempts) < max_attempts
+    if record.workflow_digest != workflow_digest:
+        return Decision.CONFLICT
+    if record.state in (State.SUCCEEDED, State.CANCELLED):
+        return Decision.STORED
+    if record.state is State.FAILED and not (_is_transient(record.error) and attempts_remain):
+        return Decision.STORED
+    if stored.owner is not None:
+        return Decision.JOIN
+    if stored.cancel_requested:
+        return Decision.CANCEL
+    return Decision.RUN if attempts_remain else Decision.EXHAUSTED
+
+
+def _is_transient(error: dict[str, object] | None) -> bool:
+    return bool(error and error.get("transient"))

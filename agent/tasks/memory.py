@@ -1,0 +1,230 @@
+"""The task store of a single process: everything is gone when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from agent.errors import StoreUnavailable
+from agent.tasks.record import State, TaskRecord
+from agent.tasks.store import Claim, ClaimLost, Page, Stored, TaskStore, position
+
+
+class _Expiring(Protocol):
+    @property
+    def expires_at(self) -> float: ...
+
+
+@dataclass(slots=True)
+class _Task:
+    record: TaskRecord
+    fence: int
+    holder: str | None  #: owner of the claim; None once it has ended
+    lease_ends_at: float
+    expires_at: float
+    cancel_requested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    data: bytes
+    expires_at: float
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value", bound=_Expiring)
+
+
+class _Shelf(dict[_Key, _Value], Generic[_Key, _Value]):
+    """Things that all live equally long, in the order in which they expire."""
+
+    def renew(self, key: _Key, value: _Value) -> None:
+        self.pop(key, None)
+        self[key] = value
+
+    def sweep(self, now: float) -> None:
+        while self and self[oldest := next(iter(self))].expires_at <= now:
+            del self[oldest]
+
+
+class MemoryStore(TaskStore):
+    """Keeps records, not copies. `clock` gives seconds and never goes back; leases and expiry go by it, while
+    `reread_seconds`, how long an expired lease or record may escape a watcher, is real time.
+
+    No background task: whatever has expired is freed at the next call.
+    """
+
+    def __init__(
+        self,
+        *,
+        record_ttl_seconds: float,
+        output_ttl_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        reread_seconds: float = 12,
+    ) -> None:
+        self._record_ttl = record_ttl_seconds
+        self._output_ttl = output_ttl_seconds
+        self._clock = clock
+        self._reread_seconds = reread_seconds
+        self._tasks: _Shelf[str, _Task] = _Shelf()
+        self._outputs: _Shelf[tuple[str, int, int], _Output] = _Shelf()
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._cancels: dict[str, set[asyncio.Queue[str | None]]] = {}
+        self._closed = False
+
+    async def ping(self) -> None:
+        self._enter()
+
+    async def close(self) -> None:
+        self._closed = True
+        self._tasks.clear()
+        self._outputs.clear()
+        for task_id in self._watchers:
+            self._publish(task_id)
+        for queues in self._cancels.values():
+            for queue in queues:
+                queue.put_nowait(None)
+
+    async def read(self, task_id: str) -> Stored | None:
+        now = self._enter()
+        task = self._tasks.get(task_id)
+        return self._stored(task, now) if task else None
+
+    async def take(
+        self, record: TaskRecord, *, expected_fence: int, owner: str, lease_seconds: float
+    ) -> Claim | Stored:
+        now = self._enter()
+        task = self._tasks.get(record.id)
+        if task and (task.fence != expected_fence or self._owner(task, now)):
+            return self._stored(task, now)
+        fence = expected_fence + 1
+        task = _Task(record, fence, owner, now + lease_seconds, now + self._record_ttl)
+        self._tasks.renew(record.id, task)
+        self._publish(record.id)
+        return Claim(record.id, fence, owner)
+
+    async def write(self, claim: Claim, record: TaskRecord) -> None:
+        self._write(claim, record, ends=record.state.is_final)
+
+    async def release(self, claim: Claim, record: TaskRecord) -> None:
+        self._write(claim, record, ends=True)
+
+    async def extend(self, claim: Claim, lease_seconds: float) -> bool:
+        now = self._enter()
+        task = self._held(claim)
+        if task is None:
+            return False
+        task.lease_ends_at, task.expires_at = now + lease_seconds, now + self._record_ttl
+        self._tasks.renew(claim.task_id, task)
+        return task.cancel_requested
+
+    async def request_cancel(self, task_id: str) -> Stored | None:
+        now = self._enter()
+        task = self._tasks.get(task_id)
+        if task is None:
+            return None
+        task.cancel_requested = True
+        for queue in self._cancels.get(self._owner(task, now) or "", ()):
+            queue.put_nowait(task_id)
+        return self._stored(task, now)
+
+    async def cancels(self, owner: str) -> AsyncGenerator[str, None]:
+        self._enter()
+        # Not bounded: requests name this owner's tasks only, and it reads them as they come.
+        queue: asyncio.Queue[str | None] = asyncio.Queue()
+        with _registered(self._cancels, owner, queue):
+            while (task_id := await queue.get()) is not None:
+                yield task_id
+        self._enter()
+
+    async def watch(self, task_id: str) -> AsyncGenerator[Stored, None]:
+        changed, seen = asyncio.Event(), None
+        with _registered(self._watchers, task_id, changed):
+            while (stored := await self.read(task_id)) is not None:
+                if stored != seen:
+                    yield stored
+                if stored.record.state.is_final:
+                    return
+                seen = stored
+                await _wait(changed, self._reread_seconds)
+
+    async def page(self, *, state: State | None = None, limit: int = 50, before: str | None = None) -> Page:
+        self._enter()
+        records = [task.record for task in self._tasks.values() if state in (None, task.record.state)]
+        records = [record for record in records if before is None or position(record) < before]
+        records.sort(key=position, reverse=True)
+        chosen = tuple(records[:limit])
+        return Page(chosen, position(chosen[-1]) if len(records) > limit else None)
+
+    async def put_output(self, claim: Claim, index: int, data: bytes) -> None:
+        now = self._enter()
+        self._outputs.renew((claim.task_id, claim.fence, index), _Output(data, now + self._output_ttl))
+
+    async def get_output(self, task_id: str, attempt: int, index: int) -> bytes | None:
+        self._enter()
+        output = self._outputs.get((task_id, attempt, index))
+        return output.data if output else None
+
+    def _enter(self) -> float:
+        """Begin a call: refuse it after close, free what has expired, and say what time it is."""
+        if self._closed:
+            raise StoreUnavailable("The task store is closed.")
+        now = self._clock()
+        self._tasks.sweep(now)
+        self._outputs.sweep(now)
+        return now
+
+    def _write(self, claim: Claim, record: TaskRecord, *, ends: bool) -> None:
+        now = self._enter()
+        known = self._tasks.get(claim.task_id)
+        if ends and known and (known.fence, known.holder, known.record) == (claim.fence, None, record):
+            return
+        task = self._held(claim) or _Task(record, claim.fence, claim.owner, now, now)
+        task.record, task.expires_at = record, now + self._record_ttl
+        if ends:
+            task.holder = None
+        self._tasks.renew(claim.task_id, task)
+        self._publish(claim.task_id)
+
+    def _held(self, claim: Claim) -> _Task | None:
+        task = self._tasks.get(claim.task_id)
+        if task and (task.fence, task.holder) != (claim.fence, claim.owner):
+            raise ClaimLost(claim.task_id)
+        return task
+
+    def _stored(self, task: _Task, now: float) -> Stored:
+        return Stored(task.record, task.fence, self._owner(task, now), task.cancel_requested)
+
+    def _owner(self, task: _Task, now: float) -> str | None:
+        return task.holder if now < task.lease_ends_at else None
+
+    def _publish(self, task_id: str) -> None:
+        for changed in self._watchers.get(task_id, ()):
+            changed.set()
+
+
+_Follower = TypeVar("_Follower")
+
+
+@contextmanager
+def _registered(followers: dict[str, set[_Follower]], key: str, follower: _Follower) -> Iterator[None]:
+    followers.setdefault(key, set()).add(follower)
+    try:
+        yield
+    finally:
+        followers[key].discard(follower)
+        if not followers[key]:
+            del followers[key]
+
+
+async def _wait(changed: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await changed.wait()
+    except TimeoutError:
+        return
+    changed.clear()

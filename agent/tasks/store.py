@@ -1,0 +1,124 @@
+"""What every task store promises: one record a task, who owns it, and how others follow it.
+
+A store decides nothing. Ownership is a *claim*: it has a fence, a number that grows with every take, and a lease,
+which its owner extends while it works. A lease that runs out only allows others to take the task; until somebody
+does, the claim stays good. After that every write of the old owner raises `ClaimLost`.
+
+All methods may be called at the same time. Every method raises `StoreUnavailable` when the store cannot be
+reached, and once it is closed. A call that is cancelled, or that raises `StoreUnavailable`, may have taken effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.tasks.record import State, TaskRecord
+
+
+class ClaimLost(Exception):
+    """The task is no longer this claim's: somebody else took it, or the claim has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to write a task. The fence counts the takes of the task, from 1; it is the attempt's number."""
+
+    task_id: str
+    fence: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the store knows of a task. `owner` is None when no lease is alive."""
+
+    record: TaskRecord
+    fence: int
+    owner: str | None
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some tasks, newest first. `next` asks for those after them; None: there are no more. A page may hold fewer
+    tasks than asked for, even none, and still have a next one."""
+
+    records: tuple[TaskRecord, ...]
+    next: str | None
+
+
+class TaskStore(Protocol):
+    """The interface of all stores. An owner's name holds no line break. Records are never changed in place."""
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable unless the store answers."""
+
+    async def close(self) -> None:
+        """Free everything the store holds in this process, and end its followers with StoreUnavailable.
+        Closing again does nothing."""
+
+    async def read(self, task_id: str) -> Stored | None:
+        """The task as it is now; None when it is unknown or expired."""
+
+    async def take(
+        self, record: TaskRecord, *, expected_fence: int, owner: str, lease_seconds: float
+    ) -> Claim | Stored:
+        """Become the task's owner and store the record, in one step.
+
+        Succeeds when nobody holds a live lease and the fence still is the expected one (0: the task is new).
+        A task that expired after the caller had read it is stored anew, and its fence goes on from the expected
+        one. Forgets an earlier request to cancel. Otherwise changes nothing and returns what is stored.
+        """
+
+    async def write(self, claim: Claim, record: TaskRecord) -> None:
+        """Store and publish the record, and start its time to live again.
+
+        A final record also ends the claim; any other leaves the lease as it is. To repeat the write that ended
+        the claim is harmless. A task that the store has forgotten (an emptied Redis) is stored anew.
+        Raises ClaimLost.
+        """
+
+    async def release(self, claim: Claim, record: TaskRecord) -> None:
+        """Store and publish the record and end the claim, so that the task can be taken at once. Raises ClaimLost."""
+
+    async def extend(self, claim: Claim, lease_seconds: float) -> bool:
+        """Let the lease, also one that ran out, end so many seconds from now; tell whether a cancel was requested.
+
+        Raises ClaimLost. A task that the store has forgotten is not lost: the next write stores it anew.
+        """
+
+    async def request_cancel(self, task_id: str) -> Stored | None:
+        """Ask the owner to stop; the request stands until the task is next taken. Returns the task, None when it
+        is unknown. Without a live owner (`owner` None) nobody acts on the request but the caller."""
+
+    def cancels(self, owner: str) -> AsyncGenerator[str, None]:
+        """Ids of tasks of this owner that shall be cancelled, as the requests come; ends only by an error.
+
+        Listening starts with the first step of the iteration. A request made while the connection to the store
+        was lost does not show here, but in what `extend` returns.
+        """
+
+    def watch(self, task_id: str) -> AsyncGenerator[Stored, None]:
+        """The task now, and again whenever it has changed, up to and with the first final record.
+
+        Changes that follow quickly may be skipped, the last never is. Also yields, with a delay, when the owner's
+        lease ran out. Ends without a final record when the task is unknown or expires. Raises StoreUnavailable
+        at its first step; later it waits until the store is back, so set a deadline. Close it
+        (`contextlib.aclosing`) when leaving early.
+        """
+
+    async def page(self, *, state: State | None = None, limit: int = 50, before: str | None = None) -> Page:
+        """Up to `limit` tasks (at least 1), newest first; `before` is the `next` of the page before."""
+
+    async def put_output(self, claim: Claim, index: int, data: bytes) -> None:
+        """Keep the bytes of an output of this attempt. An old owner's are kept apart from the new owner's."""
+
+    async def get_output(self, task_id: str, attempt: int, index: int) -> bytes | None:
+        """The bytes of an output; None when there is none or it expired."""
+
+
+def position(record: TaskRecord) -> str:
+    """Where the task stands among all tasks: sorts as text by creation time, then id. Also the cursor of `page`."""
+    return f"{record.created_at:020.6f}:{record.id}"
