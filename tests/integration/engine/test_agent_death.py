@@ -35,6 +35,14 @@ asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))
 """
 
 
+async def next_change(process):
+    """Return state and pid of the engine's next change; log lines come between them."""
+    while line := await process.stdout.readline():
+        if line.startswith(b"change "):
+            return line.decode().split()[1:]
+    raise AssertionError("the helper ended")
+
+
 @pytest.fixture
 async def helper(launch_of, port, tmp_path, processes):
     """Start the helper; return its process and its engine's pid, once that is ready."""
@@ -50,10 +58,10 @@ async def helper(launch_of, port, tmp_path, processes):
         )
         started.append(process)
         async with asyncio.timeout(10):
-            while (words := (await process.stdout.readline()).decode().split())[:2] != ["change", "ready"]:
-                assert words, "the helper ended"
-        assert processes.is_alive(int(words[2])) or ending == "returns"
-        return process, int(words[2])
+            while (words := await next_change(process))[0] != "ready":
+                pass
+        assert processes.is_alive(int(words[1])) or ending == "returns"
+        return process, int(words[1])
 
     yield start
     for process in started:
@@ -90,5 +98,5 @@ async def test_frozen_instance_wakes_with_its_engine(helper, processes):
     processes.kill(engine_pid, signal.SIGCONT)
     # Time for further probes; a wrong verdict would be printed as a change.
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(agent.stdout.readline(), 0.8)
+        await asyncio.wait_for(next_change(agent), 0.8)
     assert processes.is_alive(engine_pid)
