@@ -169,8 +169,9 @@ class ChildProcess:
         Call it on the main thread: the kernel ties the child's life to the thread that started it.
         """
         kept: deque[str] = deque(maxlen=KEPT_LINES)
-        pipes = [OutputPipe(Relay(stream, kept)) for stream in ("stdout", "stderr")]
+        pipes: list[OutputPipe] = []
         try:
+            pipes += (OutputPipe(Relay(stream, kept)) for stream in ("stdout", "stderr"))
             process = await asyncio.create_subprocess_exec(
                 *dying_with_us(launch.argv),
                 cwd=launch.cwd,
@@ -245,8 +246,6 @@ class ChildProcess:
 def _report(code: int, seconds: float, last_lines: tuple[str, ...]) -> ExitReport:
     if code >= 0:
         return ExitReport(code, None, seconds, last_lines)
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:  # a real-time signal
-        name = f"signal {-code}"
+    is_named = -code in set(signal.Signals)  # real-time signals are not
+    name = signal.Signals(-code).name if is_named else f"signal {-code}"
     return ExitReport(None, name, seconds, last_lines)
