@@ -279,6 +279,9 @@ class RedisStore(TaskStore):
             await self._client.connection_pool.disconnect(inuse_connections=False)
             async with asyncio.timeout(timeout_seconds / 2):
                 return await self._exchange_once(commands)
+        finally:
+            if self._closed:  # meanwhile: the call may have connected once more
+                await self._client.aclose()
 
     async def _exchange_once(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
