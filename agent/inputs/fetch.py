@@ -40,6 +40,9 @@ CONNECT_SECONDS = 10.0
 #: What ends a connection; before the answer began it is worth one more try, since GET changes nothing.
 _CUT_OFF = (ConnectTimeout, NetworkError, RemoteProtocolError)
 
+#: What the URL class raises: at first sight, or only once a part is taken away or put in.
+_MALFORMED = (InvalidURL, ValueError)
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
@@ -85,8 +88,8 @@ class Fetcher:
         # Foreign errors are not chained: their texts can hold a redirect's target or an internal address.
         except AddressRefused as exc:
             raise InputForbidden(_forbidden(exc.host), url=_shown(start)) from None
-        except (TimeoutError, TransportError) as exc:
-            raise InputNotFetched(f"{self._reason(exc)} ({start.host}).", url=_shown(start)) from None
+        except (TimeoutError, TransportError, *_MALFORMED) as exc:
+            raise InputNotFetched(self._reason(exc), url=_shown(start)) from None
 
     async def close(self) -> None:
         """Close all connections. A later fetch opens new ones."""
@@ -128,11 +131,13 @@ class Fetcher:
     async def _read(self, answer: Response, url: URL) -> bytes:
         status = answer.status_code
         if status != 200:
-            raise InputNotFetched(f"{url.host} answered {status} for the input URL.", status=status)
+            raise InputNotFetched(f"{_host(url)} answered {status} for the input URL.", status=status)
         encoding = answer.headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity"):
             # Unpacking could make any size of a few bytes, and we asked for identity.
-            raise InputNotFetched(f"{url.host} sent the input compressed ({encoding[:20]!r}).", status=status)
+            raise InputNotFetched(
+                f"{_host(url)} sent the input compressed ({encoding[:20]!r}).", status=status
+            )
         declared = answer.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._max_bytes:
             raise self._too_large()
@@ -154,13 +159,15 @@ class Fetcher:
     def _reason(self, exc: Exception) -> str:
         match exc:
             case ConnectTimeout():
-                return f"The input URL's server took no connection within {CONNECT_SECONDS:g} seconds"
+                return f"The input URL's server took no connection within {CONNECT_SECONDS:g} seconds."
             case TimeoutError() | TimeoutException():
-                return f"The input URL took longer than {self._timeout_seconds:g} seconds"
+                return f"The input URL took longer than {self._timeout_seconds:g} seconds."
             case ConnectError():
                 return _no_connection(exc)
+            case InvalidURL() | ValueError():  # the client looks at a redirect's target before we do
+                return "The input URL redirects to a malformed URL."
             case _:
-                return "The input URL's server broke off the connection or does not speak HTTP"
+                return "The input URL's server broke off the connection or does not speak HTTP."
 
     def _client(self) -> AsyncClient:
         if self._opened is None:
@@ -193,7 +200,8 @@ def _open_client(
 def _parse(text: str) -> URL:
     try:
         url = URL(text.strip())
-    except (InvalidURL, ValueError):
+        _bare(url)
+    except _MALFORMED:
         raise InputNotFetched("The input URL is malformed.") from None
     _check(url)
     return url
@@ -202,8 +210,9 @@ def _parse(text: str) -> URL:
 def _redirected(url: URL, location: str) -> URL:
     try:
         target = url.join(location)
-    except (InvalidURL, ValueError):
-        raise InputNotFetched(f"{url.host} redirects to a malformed URL.") from None
+        _bare(target)
+    except _MALFORMED:
+        raise InputNotFetched(f"{_host(url)} redirects to a malformed URL.") from None
     _check(target)
     if _origin(target) == _origin(url) and not target.userinfo:
         return target.copy_with(userinfo=url.userinfo)
@@ -214,7 +223,7 @@ def _check(url: URL) -> None:
     """Let only http and https URLs with a host pass; where it may lead is the transport's to judge."""
     if url.scheme not in ("http", "https"):
         raise InputForbidden("Only http and https URLs are fetched as inputs.", url=_shown(url))
-    if not url.host or not 1 <= _port(url) <= 65535:
+    if not url.raw_host or not 1 <= _port(url) <= 65535:
         raise InputNotFetched("The input URL has no usable host and port.", url=_shown(url))
 
 
@@ -223,7 +232,12 @@ def _port(url: URL) -> int:
 
 
 def _origin(url: URL) -> tuple[str, str, int]:
-    return url.scheme, url.host, _port(url)
+    return url.scheme, _host(url), _port(url)
+
+
+def _host(url: URL) -> str:
+    """The host as the DNS spells it; `URL.host` raises for some names that begin with xn--."""
+    return url.raw_host.decode("ascii")
 
 
 def _bare(url: URL) -> URL:
@@ -245,9 +259,9 @@ def _no_connection(exc: BaseException) -> str:
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"The certificate of the input URL's server is not valid: {cause.verify_message}"
+            return f"The certificate of the input URL's server is not valid: {cause.verify_message}."
         cause = cause.__cause__ or cause.__context__
-    return "The input URL's server cannot be reached"
+    return "The input URL's server cannot be reached."
 
 
 def _filename(disposition: str | None, *urls: URL) -> str | None:

@@ -31,6 +31,8 @@ async def make_fetcher() -> AsyncIterator[MakeFetcher]:
         def make(
             *allow: str, max_bytes: int = 100_000, timeout_seconds: float = 5, **options: Any
         ) -> Fetcher:
+            # Loading all authorities takes longer than most tests here.
+            options.setdefault("tls", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
             fetcher = Fetcher(
                 AllowList.parse(allow), max_bytes=max_bytes, timeout_seconds=timeout_seconds, **options
             )
@@ -205,7 +207,18 @@ async def test_redirect_into_the_dark_is_forbidden(fetcher: Fetcher, server: Med
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("path", ["/to-nowhere", "/to-no-host", "/to-control", "/302-without-location"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/to-nowhere",
+        "/to-no-host",
+        "/to-control",
+        "/to-no-authority",
+        "/to-no-idna",
+        "/to-no-ipv6",
+        "/302-without-location",
+    ],
+)
 async def test_redirect_to_nonsense_is_not_fetched(fetcher: Fetcher, server: MediaServer, path: str) -> None:
     await refused(fetcher, server.url(path), InputNotFetched)
 
@@ -240,6 +253,9 @@ async def test_other_schemes_are_forbidden(fetcher: Fetcher, url: str) -> None:
         "http://" + "a" * 70 + ".test/",
         "http://a\0b/",
         "https://?x",
+        "http://xn--/",
+        "http:a",
+        "http:////[",
     ],
 )
 async def test_malformed_urls_are_not_fetched(fetcher: Fetcher, url: str) -> None:
@@ -409,7 +425,7 @@ async def test_tls_certificate_is_checked_by_the_name_in_the_url(
 async def test_unknown_authority_is_refused_by_default(
     make_fetcher: MakeFetcher, tls_server: MediaServer
 ) -> None:
-    fetcher = make_fetcher("127.0.0.1", resolve=Resolver(["127.0.0.1"]))
+    fetcher = make_fetcher("127.0.0.1", resolve=Resolver(["127.0.0.1"]), tls=None)
     error = await refused(fetcher, f"https://media.test:{tls_server.port}/cat.png", InputNotFetched)
     assert "certificate" in error.detail
     assert not tls_server.requests
@@ -434,6 +450,9 @@ async def test_unknown_authority_is_refused_by_default(
         "/to-nowhere",
         "/to-no-host",
         "/to-control",
+        "/to-no-authority",
+        "/to-no-idna",
+        "/to-no-ipv6",
         "/breaks_off_in_the_body",
         "/breaks_off_before_the_answer",
         "/speaks_no_http",
@@ -446,14 +465,16 @@ async def test_secrets_of_a_url_stay_out_of_errors_and_logs(
     caplog.set_level(logging.DEBUG)
     fetcher = make_fetcher("127.0.0.1", timeout_seconds=0.5)
     url = server.url(f"{path}?token=s3cr3t-query#s3cr3t-fragment", host="s3cr3t-user:s3cr3t-pass@127.0.0.1")
-    seen = ""
-    try:
-        await fetcher.fetch(url)
-    except AgentError as exc:
-        assert exc.facts["url"] == server.url(path)
-        seen = f"{exc} {exc!r} {exc.to_dict()} {exc.to_body()} {''.join(traceback.format_exception(exc))}"
+    [outcome] = await asyncio.gather(fetcher.fetch(url), return_exceptions=True)
     assert "s3cr3t" in server.requests[0]
-    assert "s3cr3t" not in seen + caplog.text
+    assert "s3cr3t" not in caplog.text
+    if isinstance(outcome, AgentError):
+        assert outcome.facts["url"] == server.url(path)
+        assert (
+            "s3cr3t" not in f"{outcome} {outcome!r} {outcome.to_dict()} {traceback.format_exception(outcome)}"
+        )
+    else:
+        assert path in ("/cat.png", "/moved")
 
 
 async def test_secrets_of_a_malformed_or_forbidden_url_stay_out_too(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import struct
 import threading
+import time
 import warnings
 import zlib
 from typing import Any
@@ -197,6 +198,17 @@ def test_bombs_in_text_and_colour_profile_chunks_are_refused() -> None:
     ):
         with pytest.raises(InvalidInput):
             image(png_of(10, 10, each))
+
+
+def test_tiff_of_a_million_strips_is_refused_before_pillow_makes_objects_of_them() -> None:
+    strips = 1_000_000
+    tags = [(256, 1), (257, strips), (258, 8), (259, 1), (262, 1), (273, 134), (277, 1), (278, 1), (279, 1)]
+    entries = [struct.pack("<HHII", tag, 4, strips if tag == 273 else 1, value) for tag, value in tags]
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(entries) + bytes(4) + bytes(4 * strips)
+    started = time.perf_counter()
+    with pytest.raises(InvalidInput):
+        image(data)
+    assert time.perf_counter() - started < 0.2
 
 
 def test_workflow_text_inside_a_comfyui_png_is_no_problem() -> None:
