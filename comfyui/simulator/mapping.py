@@ -74,7 +74,7 @@ def run_node(execution: Execution, node_id: str, inputs: dict[str, list[Any]]) -
             one = {name: values[min(index, len(values) - 1)] for name, values in arguments.items()}
             blockers = [value for value in one.values() if isinstance(value, Blocker)]
             results.append(_once(execution, spec, job, one, blockers))
-    job.sleep(execution.engine.options.node_seconds)
+    job.sleep(execution.engine.options.seconds_of(spec.name))
     return _merged(spec, node_id, results)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfyui.simulator.faults import Fault, FaultSpecError, parse_fault
@@ -17,7 +17,7 @@ class Options:
     listen: str = "127.0.0.1"
     base_directory: Path | None = None
     step_seconds: float = 0.05
-    node_seconds: float = 0.0
+    node_seconds: dict[str, float] = field(default_factory=dict)  #: by class; "" is every other class
     startup_seconds: float = 0.0
     preview_method: str = "none"
     preview_size: int = 512
@@ -35,6 +35,10 @@ class Options:
     fault_state: Path | None = None
     argv: tuple[str, ...] = ()
 
+    def seconds_of(self, class_type: str) -> float:
+        """The extra time that running a node of this class takes."""
+        return self.node_seconds.get(class_type, self.node_seconds.get("", 0.0))
+
     @property
     def max_body_bytes(self) -> int | float:
         """The bound of every request body; a float if `--max-upload-size` was given, as in ComfyUI."""
@@ -50,7 +54,7 @@ def parse_options(argv: list[str]) -> Options:
         listen=args.listen,
         base_directory=args.base_directory,
         step_seconds=args.step_seconds,
-        node_seconds=args.node_seconds,
+        node_seconds=dict(args.node_seconds),
         startup_seconds=args.startup_seconds,
         preview_method=args.preview_method,
         preview_size=args.preview_size,
@@ -84,7 +88,14 @@ def _parser() -> argparse.ArgumentParser:
         help="holds input, output, temp and models; made if missing",
     )
     add("--step-seconds", type=float, default=0.05, help="time of one sampler step")
-    add("--node-seconds", type=float, default=0.0, help="extra time of every executed node")
+    add(
+        "--node-seconds",
+        type=_node_seconds,
+        action="append",
+        default=[],
+        metavar="[CLASS=]SECONDS",
+        help="extra time of every executed node, or of those of one class; repeatable",
+    )
     add("--startup-seconds", type=float, default=0.0, help="the port is bound only after this time")
     add("--preview-method", choices=["none", "auto", "latent2rgb", "taesd"], default="none")
     add("--preview-size", type=int, default=512, help="longer side of a preview in pixels")
@@ -119,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--fault", type=_fault, action="append", default=[], metavar="SPEC", help="see faults.py; repeatable")
     add("--fault-state", type=Path, metavar="FILE", help="where times=K is counted over restarts")
     return parser
+
+
+def _node_seconds(text: str) -> tuple[str, float]:
+    name, _, seconds = text.rpartition("=")
+    return name, float(seconds)
 
 
 def _fault(text: str) -> Fault:

@@ -220,7 +220,7 @@ class Server:
         return web.Response(text=PAGE, content_type="text/html")
 
     async def not_found(self, _request: web.Request) -> web.Response:
-        return web.Response(status=404)
+        return web.Response(status=404, content_type="application/octet-stream")
 
 
 def queue_info(queue: PromptQueue) -> dict[str, Any]:

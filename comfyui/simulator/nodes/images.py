@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageFile, ImageOps, ImageSequence
 
 from comfyui.simulator.nodes.kernel import blur_band, gaussian
-from comfyui.simulator.nodes.spec import Registry, choice, image, integer, number
+from comfyui.simulator.nodes.spec import Input, Registry, choice, image, integer, number
 from comfyui.simulator.raster import Band, Raster, clamp, compute, from_image, solid, to_band
 
 if TYPE_CHECKING:
@@ -86,6 +86,29 @@ def _alpha_mask(picture: Image.Image) -> Raster:
     return Raster(((compute(lambda x: 1.0 - x, alpha),),), is_mask=True)
 
 
+node(
+    "LoadImageOutput",
+    Input(
+        "image",
+        "COMBO",
+        {
+            "image_upload": True,
+            "image_folder": "output",
+            "remote": {
+                "route": "/internal/files/output",
+                "refresh_button": True,
+                "control_after_refresh": "first",
+            },
+        },
+    ),
+    outputs=("IMAGE", "MASK"),
+    title="Load Image (from Outputs)",
+    description="Load an image from the output folder. When the refresh button is clicked, the node will update the "
+    "image list and automatically select the first image, allowing for easy iteration.",
+    is_experimental=True,
+    check={"image": file_exists},
+    fingerprint=content_of,
+)(load_image)
 @node(
     "LoadImageMask",
     choice("image", lambda folders: folders.input_files(), image_upload=True),
@@ -182,6 +205,25 @@ def image_scale_to_total_pixels(image: Raster, upscale_method: str, megapixels: 
     width, height = image.size
     by = math.sqrt(megapixels * 1024 * 1024 / (width * height))
     return (scale(image, round(width * by), round(height * by), upscale_method),)
+
+
+@node(
+    "ImageScaleToMaxDimension",
+    image(),
+    choice("upscale_method", ("area", "lanczos", "bilinear", "nearest-exact", "bilinear", "bicubic")),
+    integer("largest_size", 512, **FROM_ZERO),
+    outputs="IMAGE",
+    category="image/upscaling",
+    module=IMAGES_MODULE,
+)
+def image_scale_to_max_dimension(image: Raster, upscale_method: str, largest_size: int) -> tuple[Raster]:
+    width, height = image.size
+    longer = max(width, height)
+    return (
+        scale(
+            image, round(width / longer * largest_size), round(height / longer * largest_size), upscale_method
+        ),
+    )
 
 
 @node("ImageInvert", image(), outputs="IMAGE", title="Invert Image")

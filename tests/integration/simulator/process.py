@@ -39,7 +39,9 @@ class Simulator:
         command = [sys.executable, "-m", "comfyui.simulator", "--port", str(self.port)]
         command += ["--base-directory", str(self.base), *self.switches]
         pipe = asyncio.subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(*command, stderr=pipe, stdin=asyncio.subprocess.DEVNULL)
+        self.process = await asyncio.create_subprocess_exec(
+            *command, stderr=pipe, stdin=asyncio.subprocess.DEVNULL
+        )
         self._reader = asyncio.create_task(self._read())
 
     async def start(self) -> Simulator:

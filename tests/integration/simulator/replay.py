@@ -31,7 +31,7 @@ from tests.integration.simulator.transcript import (
 
 DEADLINE = 15  #: seconds that any awaited message may take
 QUIET = 0.05  #: seconds in which a message too many would arrive on the loopback
-PNG_PROLOGUE = 8
+MAGIC = 4  #: bytes at the start of a file that tell its kind
 
 HEADERS = ("Content-Type", "Content-Disposition", "Accept-Ranges", "Content-Range")
 CORS = "Access-Control-Allow-"
@@ -93,7 +93,9 @@ def recorded_message(message: dict[str, Any]) -> dict[str, Any]:
     if "binary" not in message:
         return message
     binary = message["binary"]
-    kept = {key: binary[key] for key in ("event", "image_type", "node_id", "text", "metadata") if key in binary}
+    kept = {
+        key: binary[key] for key in ("event", "image_type", "node_id", "text", "metadata") if key in binary
+    }
     if binary["event"] == 1:
         kept["head"] = binary["head_hex"][16:22]
     if binary["event"] == 4:
@@ -124,10 +126,11 @@ class Player:
     async def play(self) -> None:
         """Run all steps; afterwards `report` says what differed."""
         self.scenario.prepare(self.base)
-        self.server = await Simulator(self.base, self._switches()).start()
         timeout = aiohttp.ClientTimeout(total=DEADLINE)
         self.session = aiohttp.ClientSession(timeout=timeout)
+        self.server = Simulator(self.base, self._switches())
         try:
+            await self.server.start()
             await self._bring_to_number()
             for index, step in enumerate(self.steps):
                 await self._step(index, step)
@@ -144,7 +147,9 @@ class Player:
         argv = load(self.scenario.recording).get("server", {}).get("argv", [])
         meant = ("--preview-method", "--preview-size", "--cache-lru", "--max-upload-size")
         found = [word for at, word in enumerate(argv) if word in meant or (at and argv[at - 1] in meant)]
-        found += [word for word in argv if word in {"--cache-none", "--enable-cors-header", "--disable-metadata"}]
+        found += [
+            word for word in argv if word in {"--cache-none", "--enable-cors-header", "--disable-metadata"}
+        ]
         return (*found, *self.scenario.switches)
 
     async def _bring_to_number(self) -> None:
@@ -173,7 +178,8 @@ class Player:
             return
         if "restarted" in step.get("note", "") and "http" not in step:
             await self.server.stop()
-            self.server = await Simulator(self.base).start()
+            self.server = Simulator(self.base)
+            await self.server.start()
         if not step.keys() & {"http", "ws_open", "ws_send", "client"}:
             return
         await self._settle(step["t"])
@@ -186,7 +192,9 @@ class Player:
             self.connections[step["conn"]], self.expected[step["conn"]] = Connection(socket), []
         elif "ws_send" in step:
             sent = step["ws_send"]
-            await self.connections[step["conn"]].socket.send_str(sent if isinstance(sent, str) else json.dumps(sent))
+            await self.connections[step["conn"]].socket.send_str(
+                sent if isinstance(sent, str) else json.dumps(sent)
+            )
         else:
             await self.connections[step["conn"]].close(abruptly="dropped" in step["client"])
 
@@ -222,7 +230,8 @@ class Player:
         if order and isinstance(body.get("prompt"), dict):
             nodes = body["prompt"]
             others = [node_id for node_id in nodes if node_id not in order]
-            body["prompt"] = {node_id: nodes[node_id] for node_id in [*others, *order]}
+            outputs = [node_id for node_id in order if node_id in nodes]
+            body["prompt"] = {node_id: nodes[node_id] for node_id in [*others, *outputs]}
         return body
 
     def _translate(self, text: str) -> str:
@@ -234,7 +243,9 @@ class Player:
     def _temp_names(self) -> dict[str, str]:
         names: dict[str, str] = {}
         for name, connection in self.connections.items():
-            recorded = re.findall(r"ComfyUI_temp_\w{5}_\d{5}_", json.dumps([one for _, one in self.expected[name]]))
+            recorded = re.findall(
+                r"ComfyUI_temp_\w{5}_\d{5}_", json.dumps([one for _, one in self.expected[name]])
+            )
             actual = re.findall(r"ComfyUI_temp_\w{5}_\d{5}_", json.dumps(connection.messages))
             names |= dict(zip(recorded, actual, strict=False))
         return names
@@ -264,14 +275,17 @@ class Player:
         elif not _is_picture(http):
             self.answers[index]["response_bytes"] = len(content)
         else:
-            self.answers[index]["head"] = content[:PNG_PROLOGUE].hex()
+            self.answers[index]["head"] = content[:MAGIC].hex()
         if tag := http.get("response_headers", {}).get("Etag"):
             self._etags[tag] = answer.headers["ETag"]
 
     def _headers(self, http: dict[str, Any], headers: CIMultiDictProxy[str]) -> dict[str, Any]:
         recorded = http.get("response_headers", {})
         names = [name for name in recorded if name in HEADERS or name.startswith(CORS)]
-        return {"headers": {name: headers.get(name) for name in names}, "has etag": "Etag" in recorded and "ETag" in headers}
+        return {
+            "headers": {name: headers.get(name) for name in names},
+            "has etag": "Etag" in recorded and "ETag" in headers,
+        }
 
     def recorded_answer(self, http: dict[str, Any]) -> dict[str, Any]:
         headers = http.get("response_headers", {})
@@ -284,7 +298,7 @@ class Player:
         elif not _is_picture(http):
             answer["response_bytes"] = http["response_bytes"]
         else:
-            answer["head"] = http["response_head_hex"][: 2 * PNG_PROLOGUE]
+            answer["head"] = http["response_head_hex"][: 2 * MAGIC]
         return answer
 
     def compare(self) -> list[tuple[str, Any, Any]]:
@@ -302,7 +316,13 @@ class Player:
             if index in self.answers:
                 left = then.clean(self.recorded_answer(step["http"]))
                 right = self.scenario.trim(step["http"]["path"], left, now.clean(self.answers[index]))
-                pairs.append((f"step {index}: {step['http']['method']} {step['http']['path']}", left, blanked(left, right)))
+                pairs.append(
+                    (
+                        f"step {index}: {step['http']['method']} {step['http']['path']}",
+                        left,
+                        blanked(left, right),
+                    )
+                )
         for name, connection in self.connections.items():
             left = collapsed([then.clean(message) for _, message in self.expected[name]])
             right = collapsed([now.clean(message) for message in connection.messages])
@@ -319,6 +339,5 @@ class Player:
 
 def _is_picture(http: dict[str, Any]) -> bool:
     """Whether the answer's bytes depend on encoders, which differ between Pillow and library versions."""
-    return http.get("response_headers", {}).get("Content-Type", "").startswith(("image/", "video/")) or (
-        "response_head_hex" in http and http["response_bytes"] > 64
-    )
+    kind = http.get("response_headers", {}).get("Content-Type", "")
+    return kind.startswith(("image/", "video/")) and "response_head_hex" in http

@@ -48,6 +48,8 @@ class Normaliser:
             text = text.replace(known, name)
         text = re.sub(r'("sid": )"[0-9a-f]{32}"', r'\1"SID"', text)
         text = re.sub(r'("timestamp": )\d+', r"\g<1>0", text)
+        # Above the base directory the recorder renamed folders.
+        text = re.sub(r"(full_output_folder|commonpath): .*?\\n", r"\1: (elsewhere)\\n", text)
         text = text.replace(self.base, RECORDED_BASE)
         return _TEMP.sub(self._temp_name, text)
 
@@ -116,4 +118,15 @@ def output_orders(steps: list[dict[str, Any]]) -> dict[str, list[str]]:
         for item in items:
             if isinstance(item, list) and len(item) == 5:
                 orders[item[1]] = item[4]
+    return _executed_orders(steps) | orders
+
+
+def _executed_orders(steps: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The same from the events, for prompts that no answer shows."""
+    orders: dict[str, list[str]] = {}
+    for step in steps:
+        message = step.get("ws", {})
+        if message.get("type") == "executed":
+            nodes = orders.setdefault(message["data"]["prompt_id"], [])
+            nodes += [message["data"]["node"]] if message["data"]["node"] not in nodes else []
     return orders
