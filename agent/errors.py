@@ -144,10 +144,16 @@ class Unauthorized(AgentError):
     status = 401
 
 
-class Forbidden(AgentError):
-    """This route is for the platform alone."""
+class OriginNotAllowed(AgentError):
+    """Pages of this origin may not call this server. AGENT_CORS_ORIGINS lists those that may."""
 
     status = 403
+
+
+class InvalidRequest(AgentError):
+    """The request is not valid HTTP for this route."""
+
+    status = 400
 
 
 class NotFound(AgentError):
@@ -224,6 +230,13 @@ class EngineDied(AgentError):
     transient = True
 
 
+class EngineMisbehaved(AgentError):
+    """ComfyUI gave an answer that its protocol does not provide for."""
+
+    status = 502
+    transient = True
+
+
 class EngineLostPrompt(AgentError):
     """ComfyUI no longer knows the prompt: it was restarted, or somebody cleared its queue."""
 
@@ -232,8 +245,6 @@ class EngineLostPrompt(AgentError):
 
 class PromptInterrupted(AgentError):
     """Somebody else interrupted the prompt inside ComfyUI."""
-
-    transient = True
 
 
 class OutputMissing(AgentError):
@@ -250,6 +261,13 @@ class OutputCorrupt(AgentError):
 
 class NoOutput(AgentError):
     """ComfyUI finished without an error, but no output node of the workflow produced anything."""
+
+
+class TaskTakenOver(AgentError):
+    """This instance was out of touch for longer than its lease, and another one took the task over."""
+
+    status = 503
+    transient = True
 
 
 class InstanceLost(AgentError):

@@ -68,6 +68,7 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        self.version = ""
         self._http = AsyncClient(
             base_url=self.url,
             timeout=TIMEOUT,
@@ -80,7 +81,9 @@ class Client:
 
     async def system_stats(self, timeout: float | None = None) -> dict[str, Any]:
         """Version, memory and devices. Answers as soon as the engine is ready for prompts; `timeout` in seconds."""
-        return await self._get_json("/system_stats", timeout=timeout)
+        stats = await self._get_json("/system_stats", timeout=timeout)
+        self.version = str((stats.get("system") or {}).get("comfyui_version") or "")
+        return stats
 
     async def object_info(self) -> dict[str, Any]:
         """Every node class with its inputs: half a megabyte or more."""
@@ -124,8 +127,11 @@ class Client:
     async def interrupt(self, prompt_id: str) -> None:
         """Stop the prompt if it is the running one: at its next node or progress step, or never if it ends first.
 
-        Versions before 0.3.57 interrupt whatever runs (comfyanonymous/ComfyUI#9607); the caller must know.
+        Versions before 0.3.57 interrupt whatever runs (ComfyUI pull request 9607), so there the queue is asked
+        first; a neighbour that starts between the two questions is still hit.
         """
+        if _is_before(self.version, (0, 3, 57)) and prompt_id not in (await self.queue()).running:
+            return
         await self._post("/interrupt", {"prompt_id": prompt_id})
 
     async def history(self, prompt_id: str) -> HistoryEntry | None:
@@ -166,7 +172,7 @@ class Client:
         response = await self._request(
             "POST",
             "/upload/image",
-            data={"type": folder, "overwrite": "true"},
+            data={"type": folder},
             files={"image": (name, data, "application/octet-stream")},
         )
         answer = _json(_expect_200(response, "POST /upload/image"), "POST /upload/image")
@@ -186,6 +192,12 @@ class Client:
         except HTTPError as exc:
             reason = str(exc) or type(exc).__name__
             raise EngineUnreachableError(f"{method} {path}: {reason}") from exc
+
+
+def _is_before(version: str, bound: tuple[int, ...]) -> bool:
+    """Whether a version such as "0.3.43" is older. An unknown one counts as new."""
+    numbers = [int(part) for part in version.split(".")[:3] if part.isdigit()]
+    return bool(numbers) and tuple(numbers) < bound
 
 
 def _query(file: FileRef) -> dict[str, str]:

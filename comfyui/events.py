@@ -127,6 +127,11 @@ class QueueChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored(Event):
+    """A known message that no run needs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown(Event):
     """A message that this module does not understand."""
 
@@ -169,6 +174,8 @@ def parse_data(kind: str, data: dict[str, Any]) -> Event:
             return PromptInterrupted(prompt, str(data.get("node_id") or ""))
         case "status":
             return QueueChanged(None, int(data["status"]["exec_info"]["queue_remaining"]))
+        case "feature_flags" | "logs" | "notification":
+            return Ignored(None)
         case _:
             return Unknown(prompt, str(kind))
 
@@ -212,5 +219,7 @@ def _parse_binary(message: bytes) -> Event:
                 about.get("image_type", "image/jpeg"),
                 message[8 + length :],
             )
+        case 3:
+            return Ignored(None)  # a text for the editor, sent to everybody
         case _:
             return Unknown(None, f"binary {kind}")

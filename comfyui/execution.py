@@ -44,14 +44,14 @@ class Ended(Event):
 
 
 class Execution:
-    """Submits one prompt and follows it. An asynchronous context manager, entered once:
+    """Submits one prompt and follows it. A context manager, entered once:
 
-        async with Execution(client, feed, silence_seconds=5) as execution:
+        with Execution(client, feed, silence_seconds=5) as execution:
             await execution.submit(graph)
             async for event in execution.events():
                 ...  # the last one is an Ended
 
-    Leaving it does not stop the prompt; `abort` does.
+    Leaving it does not stop the prompt; `stop` does, also afterwards.
     """
 
     def __init__(self, client: Client, feed: Feed, *, silence_seconds: float) -> None:
@@ -61,11 +61,11 @@ class Execution:
         self._missed_events = False
         self._finish: PromptSucceeded | PromptFailed | PromptInterrupted | None = None
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._events = self._follower.__enter__()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._follower.__exit__(kind, error, trace)
@@ -91,7 +91,8 @@ class Execution:
         """The prompt's events, ended by one Ended. Silence, a broken socket or a lost message delay the end, but
         never hide it; only an engine that cannot be asked any more makes this wait on."""
         while True:
-            event = await self._next()
+            patience = END_GRACE_SECONDS if self._finish is not None else self._silence_seconds
+            event = await self._next(patience)
             match event:
                 case None | ConnectionRestored():
                     if ended := await self._look_up():
@@ -115,18 +116,24 @@ class Execution:
                 case _:
                     yield event
 
-    async def abort(self) -> None:
-        """Take the prompt out of the queue, or interrupt it if it runs; no other prompt is touched.
+    async def stop(self) -> Ended:
+        """Take the prompt out of the queue, or interrupt it, and wait until the engine is done with it.
 
-        First the queue, then the interrupt: whatever moment the prompt starts, one of the two meets it.
-        Does nothing to a prompt that has ended. Raises ComfyUIError when the engine does not answer.
+        No other prompt is touched. First the queue, then the interrupt: whatever moment the prompt starts, one
+        of the two meets it. Both are asked again after each event and each silence, since ComfyUI forgets an
+        interrupt that comes while the prompt begins, and looks at one only between nodes and at progress steps.
+        Waits as long as the engine does not answer: set a deadline.
         """
-        await self._client.dequeue(self.prompt_id)
-        await self._client.interrupt(self.prompt_id)
+        while True:
+            with contextlib.suppress(ComfyUIError):
+                await self._client.dequeue(self.prompt_id)
+                await self._client.interrupt(self.prompt_id)
+            if ended := await self._look_up():
+                return ended
+            await self._next(patience=END_GRACE_SECONDS)
 
-    async def _next(self) -> Event | None:
-        """The next event, or None after a silence that has to be looked into."""
-        patience = END_GRACE_SECONDS if self._finish is not None else self._silence_seconds
+    async def _next(self, patience: float) -> Event | None:
+        """The next event, or None after so many seconds of silence."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 return await self._events.get()

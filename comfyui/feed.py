@@ -20,6 +20,7 @@ from websockets.exceptions import WebSocketException
 
 from comfyui.events import (
     Event,
+    Ignored,
     NodeAdvanced,
     NodeStarted,
     PreviewImage,
@@ -88,10 +89,12 @@ class Feed:
         """The engine is gone: do not knock until `resume`."""
         self._wanted.clear()
 
-    async def wait_connected(self, timeout: float) -> None:
-        """Raises TimeoutError when the socket is not open within `timeout` seconds."""
-        async with asyncio.timeout(timeout):
-            await self._connected.wait()
+    async def wait_connected(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for the socket to be open; tell whether it is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._connected.wait()
+        return self.is_connected
 
     def reconnect(self) -> None:
         """Drop the connection and open another: the cure for a socket that the engine no longer knows."""
@@ -148,7 +151,7 @@ class Feed:
 
     def _dispatch(self, event: Event) -> None:
         match event:
-            case QueueChanged():
+            case QueueChanged() | Ignored():
                 return
             case Unknown(type=kind):
                 self._report_once(kind)

@@ -1,0 +1,142 @@
+"""Who runs a task: claims it for this instance, or finds the instance or the record that has it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from agent.errors import AgentError, InstanceLost, StoreUnavailable, TaskCancelled, TaskConflict
+from agent.settings import Settings
+from agent.tasks.board import TaskBoard, close_attempt
+from agent.tasks.claims import Decision, decide
+from agent.tasks.live import LiveTask
+from agent.tasks.progress import Progress
+from agent.tasks.record import Attempt, Outcome, State, TaskRecord
+from agent.tasks.store import Claim, ClaimLost, Stored
+from comfyui.workflow import Workflow
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a caller wants run. `extra_data` and `options` go to ComfyUI with the prompt."""
+
+    workflow: Workflow = field(repr=False)
+    digest: str
+    extra_data: dict[str, Any] = field(default_factory=dict, repr=False)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def new_task_id() -> str:
+    """An id of our own. Function Compute wants task ids to begin with a letter, and a UUID may begin with a digit."""
+    return f"t-{uuid.uuid4()}"
+
+
+class Admission:
+    """Claims tasks in the name of `instance`. Calls may run at the same time, also for the same task."""
+
+    def __init__(self, settings: Settings, board: TaskBoard, instance: str) -> None:
+        self._settings, self._board, self._store, self._instance = settings, board, board.store, instance
+
+    async def claim(
+        self, request: RunRequest, task_id: str | None, *, is_background: bool
+    ) -> LiveTask | TaskRecord:
+        """A new live task whose work has yet to begin; a live one that runs already; or the record of a task
+        that another instance runs or that is over.
+
+        Raises TaskConflict, and StoreUnavailable where the result could not reach the caller without a store.
+        """
+        record = self._first_record(request, task_id or new_task_id())
+        try:
+            taken: Claim | Stored | None = await self._take(record, 0)
+        except StoreUnavailable as error:
+            if is_background or self._settings.behind_gateway:
+                raise
+            log.warning("task.not_recorded", task_id=record.id, reason=error.detail)
+            taken = None
+        while isinstance(taken, Stored):
+            match decide(taken, request.digest, self._settings.max_attempts):
+                case Decision.RUN:
+                    record = self._next_record(taken.record, record)
+                    taken = await self._take(record, taken.fence)
+                case Decision.JOIN:
+                    return self._board.live.get(record.id) or taken.record
+                case Decision.STORED:
+                    return taken.record
+                case Decision.CONFLICT:
+                    raise TaskConflict(task_id=record.id)
+                case Decision.CANCEL:
+                    return await self.end_orphan(taken, TaskCancelled())
+                case Decision.EXHAUSTED:
+                    return await self.end_orphan(taken, InstanceLost())
+        return LiveTask(record, self._store, taken, is_background=is_background)
+
+    async def end_orphan(self, stored: Stored, error: AgentError) -> TaskRecord:
+        """Finish a task whose owner is gone and that nobody will run; returns its final record."""
+        is_cancel = isinstance(error, TaskCancelled)
+        outcome = Outcome.CANCELLED if is_cancel else Outcome.LOST
+        record = stored.record.changed(
+            state=State.CANCELLED if is_cancel else State.FAILED,
+            error=error.to_dict(),
+            attempts=close_attempt(stored.record.attempts, outcome),
+            current_node=None,
+            queue_position=None,
+            finished_at=time.time(),
+        )
+        taken = await self._take(record, stored.fence)
+        if isinstance(taken, Stored):
+            return taken.record  # somebody was quicker
+        await self._store.write(taken, record)
+        return record
+
+    async def reject(self, task_id: str, error: AgentError) -> None:
+        """Write a refusal under its task-id, for callers who can only learn of it by polling.
+
+        A task that exists stays as it is: the refused request was another one with its id, or another delivery.
+        """
+        now = time.time()
+        record = TaskRecord(
+            id=task_id, state=State.FAILED, error=error.to_dict(), created_at=now, finished_at=now
+        )
+        try:
+            taken = await self._take(record, 0)
+            if isinstance(taken, Claim):
+                await self._store.write(taken, record)
+        except (StoreUnavailable, ClaimLost) as exc:
+            log.warning("task.rejection_not_stored", task_id=task_id, reason=str(exc))
+
+    async def watch(self, task_id: str) -> AsyncGenerator[TaskRecord, None]:
+        """Another instance's record now and after changes, up to a final one, or to one whose lease ran out."""
+        async with aclosing(self._store.watch(task_id)) as changes:
+            async for stored in changes:
+                yield stored.record
+                if stored.owner is None:
+                    return
+
+    def _first_record(self, request: RunRequest, task_id: str) -> TaskRecord:
+        now = time.time()
+        return TaskRecord(
+            id=task_id,
+            created_at=now,
+            workflow_digest=request.digest,
+            nodes=Progress(request.workflow).snapshot(),
+            attempts=[Attempt(number=1, instance=self._instance, started_at=now)],
+        )
+
+    def _next_record(self, stored: TaskRecord, fresh: TaskRecord) -> TaskRecord:
+        """The record with which another attempt at a stored task begins."""
+        attempt = fresh.attempts[-1].model_copy(update={"number": stored.attempt + 1})
+        attempts = [*close_attempt(stored.attempts, Outcome.LOST), attempt]
+        return fresh.changed(created_at=stored.created_at, attempts=attempts)
+
+    async def _take(self, record: TaskRecord, fence: int) -> Claim | Stored:
+        return await self._store.take(
+            record, expected_fence=fence, owner=self._instance, lease_seconds=self._settings.lease_seconds
+        )

@@ -1,0 +1,15 @@
+"""What handlers find on the application."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from agent.runner import Runner
+from agent.settings import Settings
+from agent.tasks.board import TaskBoard
+from comfyui.engine import Engine
+
+SETTINGS = web.AppKey("settings", Settings)
+ENGINE = web.AppKey("engine", Engine)
+BOARD = web.AppKey("board", TaskBoard)
+RUNNER = web.AppKey("runner", Runner)

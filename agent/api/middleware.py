@@ -1,0 +1,101 @@
+"""What holds on every route: one form of error, who may call, and from which pages."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from agent.api.keys import SETTINGS
+from agent.api.render import error_response
+from agent.errors import (
+    AgentError,
+    BodyTooLarge,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    OriginNotAllowed,
+    Unauthorized,
+)
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: Platforms ask these without credentials.
+OPEN_PATHS = ("/healthz", "/readyz")
+
+
+@web.middleware
+async def render_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give every error the form of design section 4, also those of unknown routes and of the web server itself."""
+    try:
+        return await handler(request)
+    except AgentError as error:
+        return error_response(error, error.facts.get("task_id"))
+    except web.HTTPMethodNotAllowed as exc:
+        allowed = ", ".join(sorted(exc.allowed_methods))
+        response = error_response(
+            MethodNotAllowed(f"{request.method} is not for this route; it takes {allowed}.")
+        )
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPNotFound:
+        return error_response(NotFound())
+    except web.HTTPRequestEntityTooLarge:
+        return error_response(BodyTooLarge())
+    except web.HTTPException as exc:
+        return error_response(InvalidRequest(exc.reason) if exc.status < 500 else InternalError())
+    except ConnectionError:
+        raise  # the caller is gone
+    except Exception:
+        log.exception("request.crashed", method=request.method, path=request.path)
+        return error_response(InternalError())
+
+
+@web.middleware
+async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Where keys are configured, a request needs one. Both headers count: the platform uses Authorization too."""
+    keys = request.app[SETTINGS].api_keys
+    if keys and request.path not in OPEN_PATHS:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        given = [request.headers.get("X-Api-Key", ""), token if scheme.lower() == "bearer" else ""]
+        matches = [
+            hmac.compare_digest(key.get_secret_value().encode(), candidate.encode())
+            for key in keys
+            for candidate in given
+        ]
+        if not any(matches):
+            raise Unauthorized
+    return await handler(request)
+
+
+@web.middleware
+async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let only pages of our own origin and of configured ones in. Programs send no Origin and never meet this.
+
+    A browser would send a foreign page's POST or WebSocket even where CORS hides the answer from it, and any page
+    could spend the GPU.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None or urlsplit(origin).netloc == request.host:
+        return await handler(request)
+    allowed = request.app[SETTINGS].cors_origins
+    if "*" not in allowed and origin not in allowed:
+        raise OriginNotAllowed
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        response: web.StreamResponse = web.Response(status=204)
+        response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
+        response.headers["Access-Control-Allow-Headers"] = "Content-Type, Authorization, X-Api-Key, task-id"
+        response.headers["Access-Control-Max-Age"] = "600"
+    else:
+        response = await handler(request)
+    if not response.prepared:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = "task-id, Location, Retry-After"
+        response.headers["Vary"] = "Origin"
+    return response

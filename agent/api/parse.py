@@ -1,0 +1,114 @@
+"""From an HTTP request to what the runner takes. Everything here is untrusted input."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, FiniteFloat, StrictBool, StrictStr, ValidationError
+from pydantic_core import from_json
+
+from agent.admission import RunRequest
+from agent.api.keys import SETTINGS
+from agent.errors import BodyTooLarge, InvalidJson, InvalidOptions, InvalidTaskId, InvalidWorkflow
+from comfyui.errors import InvalidWorkflowError
+from comfyui.workflow import Workflow
+
+#: A body up to this size is parsed on the event loop; a larger one in a thread.
+INLINE_BYTES = 64 * 1024
+
+TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
+
+
+class RunOptions(BaseModel):
+    """What may stand beside the workflow in `{"prompt": workflow, ...}`.
+
+    They go to ComfyUI as they are. `client_id` and `prompt_id` are accepted from ComfyUI's own clients, and ignored:
+    the agent has its own.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    extra_data: dict[str, Any] | None = None
+    front: StrictBool | None = None
+    number: FiniteFloat | None = None
+    partial_execution_targets: list[StrictStr] | None = None
+    client_id: Any = None
+    prompt_id: Any = None
+
+    def for_engine(self) -> dict[str, Any]:
+        """The fields of POST /prompt, without those that are not set."""
+        names = {"front", "number", "partial_execution_targets"}
+        return self.model_dump(include=names, exclude_none=True)
+
+
+async def read_run_request(request: web.Request) -> RunRequest:
+    """Parse the body of a run. Raises BodyTooLarge, InvalidJson, InvalidWorkflow, InvalidOptions."""
+    return await parse_run_request(await _read_body(request))
+
+
+async def parse_run_request(body: bytes) -> RunRequest:
+    if len(body) <= INLINE_BYTES:
+        return _parse(body)
+    return await asyncio.to_thread(_parse, body)
+
+
+def find_task_id(request: web.Request) -> str | None:
+    """The caller's name for the task: header `task-id`, else the platform's. Raises InvalidTaskId."""
+    given = request.headers.get("task-id") or request.headers.get("x-fc-async-task-id")
+    return None if given is None else check_task_id(given)
+
+
+def check_task_id(given: str) -> str:
+    if not TASK_ID.fullmatch(given):
+        raise InvalidTaskId
+    return given
+
+
+async def _read_body(request: web.Request) -> bytes:
+    limit = request.app[SETTINGS].max_body_bytes
+    too_large = BodyTooLarge(
+        f"The request body is larger than {limit} bytes. Send input images as URLs, or raise AGENT_MAX_BODY_BYTES.",
+        limit=limit,
+    )
+    if (request.content_length or 0) > limit:
+        raise too_large
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large from None
+
+
+def _parse(body: bytes) -> RunRequest:
+    try:
+        data = from_json(body, allow_inf_nan=False)
+    except ValueError as exc:
+        raise InvalidJson(f"The body is not JSON: {exc}. Send the workflow as application/json.") from None
+    graph, options = _split(data)
+    try:
+        workflow = Workflow.parse(graph)
+        digest = workflow.digest()
+    except InvalidWorkflowError as exc:
+        raise InvalidWorkflow(str(exc), node_id=exc.node_id, input=exc.input_name) from None
+    return RunRequest(workflow, digest, options.extra_data or {}, options.for_engine())
+
+
+def _split(data: Any) -> tuple[Any, RunOptions]:
+    """A body is the workflow itself or an envelope around it. A node may be called "prompt", but has a class."""
+    is_envelope = isinstance(data, dict) and "prompt" in data and not _is_node(data["prompt"])
+    if not is_envelope:
+        return data, RunOptions()
+    options = {name: value for name, value in data.items() if name != "prompt"}
+    try:
+        return data["prompt"], RunOptions.model_validate(options)
+    except ValidationError as exc:
+        found = exc.errors()[0]
+        name = ".".join(str(part) for part in found["loc"])
+        what = "unknown option" if found["type"] == "extra_forbidden" else found["msg"]
+        raise InvalidOptions(f'Option "{name}" beside the workflow: {what}.', option=name) from None
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and "class_type" in value

@@ -1,0 +1,89 @@
+"""GET /api/run/ws: run a workflow over a WebSocket, with progress on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+from aiohttp import WSMsgType, web
+from pydantic_core import from_json, to_json
+
+from agent.admission import RunRequest, new_task_id
+from agent.api.keys import RUNNER, SETTINGS
+from agent.api.parse import find_task_id, parse_run_request
+from agent.api.render import progress_map, result_body
+from agent.errors import AgentError, InternalError, InvalidWorkflow
+from agent.tasks.record import TaskRecord
+
+log = structlog.get_logger(__name__)
+
+#: Pings keep boxes on the way from dropping a connection that is silent while a node works.
+PING_SECONDS = 20
+
+#: How long a client may take to send its workflow.
+FIRST_MESSAGE_SECONDS = 60
+
+#: Least time between two progress messages.
+PROGRESS_SECONDS = 0.05
+
+
+def routes() -> list[web.RouteDef]:
+    return [web.get("/api/run/ws", run)]
+
+
+async def run(request: web.Request) -> web.WebSocketResponse:
+    """The client's first message is the workflow. Its `{"type": "close"}`, or its going away, cancels the run."""
+    task_id = find_task_id(request) or new_task_id()
+    socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=request.app[SETTINGS].max_body_bytes)
+    socket.headers["task-id"] = task_id
+    await socket.prepare(request)
+    with suppress(ConnectionError):
+        try:
+            message = await socket.receive(timeout=FIRST_MESSAGE_SECONDS)
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                body = message.data.encode() if message.type is WSMsgType.TEXT else message.data
+                await _run(request, socket, await parse_run_request(body), task_id)
+        except AgentError as error:
+            await _send(socket, "error", to_json(error.to_body(task_id)))
+        except TimeoutError:
+            late = InvalidWorkflow("No workflow came. Send it as the first message.")
+            await _send(socket, "error", to_json(late.to_body(task_id)))
+        except Exception:
+            log.exception("socket.crashed", task_id=task_id)
+            await _send(socket, "error", to_json(InternalError().to_body(task_id)))
+        await socket.close()
+    return socket
+
+
+async def _run(request: web.Request, socket: web.WebSocketResponse, wanted: RunRequest, task_id: str) -> None:
+    """Run and send the result, unless the client leaves first."""
+
+    async def show(record: TaskRecord) -> None:
+        if not record.state.is_final:
+            await _send(socket, "progress", to_json(progress_map(record)))
+            await asyncio.sleep(PROGRESS_SECONDS)
+
+    work = asyncio.create_task(request.app[RUNNER].run(wanted, task_id, show=show))
+    left = asyncio.create_task(_until_left(socket))
+    try:
+        await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await _send(socket, "result", await result_body(work.result()))
+    finally:
+        left.cancel()
+        work.cancel()
+        await asyncio.gather(work, left, return_exceptions=True)
+
+
+async def _until_left(socket: web.WebSocketResponse) -> None:
+    """Return when the client says close, or is gone."""
+    async for message in socket:
+        with suppress(ValueError, AttributeError):
+            if message.type is WSMsgType.TEXT and from_json(message.data).get("type") == "close":
+                return
+
+
+async def _send(socket: web.WebSocketResponse, kind: str, data: bytes) -> None:
+    """Send `{"type": kind, "data": data}`; `data` is JSON already, and may be large."""
+    await socket.send_str((b'{"type":"%s","data":%s}' % (kind.encode(), data)).decode())

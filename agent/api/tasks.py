@@ -1,0 +1,138 @@
+"""The tasks: list, look at, follow, fetch from, cancel. Any instance answers for any task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from urllib.parse import quote
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from agent.api.keys import BOARD, RUNNER
+from agent.api.parse import check_task_id
+from agent.api.render import json_response, render_task
+from agent.errors import InvalidQuery, OutputNotFound
+from agent.tasks.record import State, TaskRecord
+
+#: A comment line this often keeps boxes on the way from dropping a silent stream.
+HEARTBEAT_SECONDS = 20
+
+LARGEST_PAGE = 200
+
+#: Kinds that a browser may show in place; anything else (HTML, SVG, ...) could run scripts in our origin.
+SHOWN_IN_PLACE = (
+    "image/png",
+    "image/jpeg",
+    "image/webp",
+    "image/gif",
+    "image/avif",
+    "video/",
+    "audio/",
+    "text/plain",
+)
+
+
+def routes() -> list[web.RouteDef]:
+    return [
+        web.get("/api/tasks", list_tasks),
+        web.get("/api/tasks/{id}", show_task),
+        web.delete("/api/tasks/{id}", cancel_task),
+        web.get("/api/tasks/{id}/events", stream_task),
+        web.get("/api/tasks/{id}/outputs/{index}", fetch_output),
+        web.get("/api/queue", show_queue),
+    ]
+
+
+async def list_tasks(request: web.Request) -> web.Response:
+    """Recent tasks, newest first. `next` is the value of `before` for the page after this one."""
+    page = await request.app[BOARD].page(
+        state=_state(request), limit=_limit(request), before=request.query.get("before")
+    )
+    return json_response({"tasks": [render_task(record) for record in page.records], "next": page.next})
+
+
+async def show_task(request: web.Request) -> web.Response:
+    return json_response(render_task(await request.app[BOARD].get(_id(request))))
+
+
+async def cancel_task(request: web.Request) -> web.Response:
+    """Cancel; answers with the record as it then is. A task that is over stays as it is."""
+    return json_response(render_task(await request.app[RUNNER].cancel(_id(request))))
+
+
+async def stream_task(request: web.Request) -> web.StreamResponse:
+    """The record as Server-Sent Events, now and after each change; the stream ends with the final record."""
+    async with aclosing(request.app[BOARD].follow(_id(request))) as records:
+        first = await anext(records)  # an unknown task is a plain 404
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",
+            }
+        )
+        await response.prepare(request)
+        await _write_events(response, first, records)
+    return response
+
+
+async def fetch_output(request: web.Request) -> web.Response:
+    """The bytes of one output."""
+    index = request.match_info["index"]
+    if not (index.isascii() and index.isdigit() and len(index) < 6):
+        raise OutputNotFound(f'Outputs are numbered from 0; "{index[:20]}" is no such number.')
+    output, data = await request.app[BOARD].output(_id(request), int(index))
+    place = "inline" if output.media_type.startswith(SHOWN_IN_PLACE) else "attachment"
+    headers = {
+        "Content-Type": output.media_type,
+        "Content-Disposition": f"{place}; filename*=UTF-8''{quote(output.filename, safe='')}",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "private, max-age=3600, immutable",
+    }
+    return web.Response(body=data, headers=headers)
+
+
+async def show_queue(request: web.Request) -> web.Response:
+    return json_response(request.app[RUNNER].queue())
+
+
+async def _write_events(
+    response: web.StreamResponse, record: TaskRecord, records: AsyncGenerator[TaskRecord, None]
+) -> None:
+    """Write `record` and what follows; a comment line whenever nothing comes for a while."""
+    while True:
+        await response.write(b"data: %s\n\n" % to_json(render_task(record)))
+        if record.state.is_final:
+            return
+        upcoming = asyncio.ensure_future(anext(records))
+        try:
+            while not (await asyncio.wait((upcoming,), timeout=HEARTBEAT_SECONDS))[0]:
+                await response.write(b": still here\n\n")
+            record = upcoming.result()
+        except StopAsyncIteration:
+            return
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+
+
+def _id(request: web.Request) -> str:
+    return check_task_id(request.match_info["id"])
+
+
+def _state(request: web.Request) -> State | None:
+    given = request.query.get("state")
+    if given is None:
+        return None
+    if given not in set(State):
+        raise InvalidQuery(f"state is one of {', '.join(State)}.", parameter="state")
+    return State(given)
+
+
+def _limit(request: web.Request) -> int:
+    given = request.query.get("limit", "50")
+    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= LARGEST_PAGE):
+        raise InvalidQuery(f"limit is a number from 1 to {LARGEST_PAGE}.", parameter="limit")
+    return int(given)

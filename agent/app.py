@@ -1,0 +1,133 @@
+"""Builds the application from the settings: which parts there are, what they are given, and in which order they
+start and stop. Nothing else is global."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from agent.api import health, middleware, run, socket, tasks
+from agent.api.keys import BOARD, ENGINE, RUNNER, SETTINGS
+from agent.executor import Executor
+from agent.inputs.fetch import Fetcher
+from agent.inputs.guard import AllowList
+from agent.inputs.media import MediaLimits
+from agent.inputs.resolve import InputResolver
+from agent.runner import Runner
+from agent.settings import Settings
+from agent.tasks.board import TaskBoard
+from agent.tasks.memory import MemoryStore
+from agent.tasks.store import TaskStore
+from comfyui.client import Client
+from comfyui.engine import Engine, EngineState
+from comfyui.feed import Feed
+from comfyui.launch import (
+    EngineLimits,
+    Launch,
+    checkout_command,
+    child_environment,
+    listen_address,
+    simulator_command,
+    template_command,
+)
+
+log = structlog.get_logger(__name__)
+
+
+def build_app(settings: Settings) -> web.Application:
+    """The whole service. Running it starts the engine; cleaning it up stops it."""
+    app = web.Application(
+        middlewares=[middleware.render_errors, middleware.check_origin, middleware.check_key],
+        client_max_size=settings.max_body_bytes,
+    )
+    app[SETTINGS] = settings
+    app[BOARD] = TaskBoard(
+        build_store(settings), are_redelivered=settings.behind_gateway, max_attempts=settings.max_attempts
+    )
+    for group in (run, socket, tasks, health):
+        app.add_routes(group.routes())
+    app.cleanup_ctx.append(_run_parts)
+    app.on_shutdown.append(_drain)
+    return app
+
+
+def build_store(settings: Settings) -> TaskStore:
+    """The store that the settings name. It does not connect yet."""
+    if settings.redis_url is None:
+        log.info("store.memory", note="tasks are known to this process alone; set REDIS_URL to share them")
+        return MemoryStore(
+            record_ttl_seconds=settings.task_ttl_seconds, output_ttl_seconds=settings.task_ttl_seconds
+        )
+    from agent.tasks.redis import RedisStore  # noqa: PLC0415 - costs a tenth of a second where it is not needed
+
+    return RedisStore(
+        settings.redis_url.get_secret_value(),
+        prefix=settings.redis_prefix,
+        record_ttl_seconds=settings.task_ttl_seconds,
+        output_ttl_seconds=settings.task_ttl_seconds,
+    )
+
+
+def plan_engine(settings: Settings) -> tuple[str, Launch | None]:
+    """Where the engine is reached, and how it is launched; None for one that others run.
+
+    Raises EngineFailedError naming the setting at fault.
+    """
+    if settings.comfyui_url:
+        return settings.comfyui_url, None
+    port, args, folder = settings.comfyui_port, settings.comfyui_args, None
+    if settings.comfyui_root:
+        argv = checkout_command(settings.comfyui_root, settings.comfyui_python, args, port)
+        folder = Path(settings.comfyui_root)
+    elif settings.comfyui_command:
+        argv, args = template_command(settings.comfyui_command, port), ""
+    else:
+        log.warning(
+            "engine.simulated", note="no COMFYUI_ROOT, COMFYUI_COMMAND or COMFYUI_URL: pictures are stand-ins"
+        )
+        argv = simulator_command(port, args)
+    address = listen_address(args, port)
+    if address.moved_by:
+        log.warning("engine.moved", flags=address.moved_by, url=address.url)
+    return address.url, Launch(argv, folder, child_environment(os.environ))
+
+
+async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
+    """Start the parts one by one and stop them in reverse."""
+    settings, board = app[SETTINGS], app[BOARD]
+    url, launch = plan_engine(settings)
+    client, feed = Client(url), Feed(url)
+    fetcher = Fetcher(
+        AllowList.parse(settings.fetch_allow),
+        max_bytes=settings.max_input_bytes,
+        timeout_seconds=settings.fetch_timeout_seconds,
+    )
+
+    async def probe() -> None:
+        await client.system_stats(timeout=10)
+
+    engine = Engine(url, launch, probe, EngineLimits(start_seconds=settings.engine_start_seconds))
+    engine.on_change(lambda e: feed.resume() if e.state is EngineState.READY else feed.pause())
+    limits = MediaLimits(max_bytes=settings.max_input_bytes, max_pixels=settings.max_input_pixels)
+    resolver = InputResolver(client, fetcher, limits)
+    runner = Runner(settings, board, Executor(settings, engine, client, feed, resolver))
+    app[ENGINE], app[RUNNER] = engine, runner
+    engine.start()
+    await feed.start()
+    await runner.start()
+    yield
+    await runner.stop()
+    await feed.stop()
+    await engine.stop()
+    await fetcher.close()
+    await client.close()
+    await board.store.close()
+
+
+async def _drain(app: web.Application) -> None:
+    """While the open requests still can be answered: let tasks finish, put the others back."""
+    await app[RUNNER].drain()

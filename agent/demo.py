@@ -1,0 +1,2 @@
+def run_demo(out: str) -> int:
+    return 0

@@ -1,0 +1,282 @@
+"""One attempt at a task on this instance's engine: from waiting for the engine to the bytes of the outputs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+from agent.admission import RunRequest
+from agent.errors import (
+    AgentError,
+    EngineDied,
+    EngineMisbehaved,
+    EngineUnavailable,
+    InvalidWorkflow,
+    NoOutput,
+    OutOfMemory,
+    OutputCorrupt,
+    OutputMissing,
+    UnknownNodeClass,
+)
+from agent.inputs.resolve import InputResolver
+from agent.outputs.collect import Collected, collect
+from agent.seeds import replace_random_seeds
+from agent.settings import Settings
+from agent.tasks.live import LiveTask
+from agent.tasks.progress import Progress
+from agent.tasks.record import State
+from agent.verdict import blocked_warning, failure_of, rejection_of, warnings_of
+from comfyui.catalog import Catalog
+from comfyui.client import Client
+from comfyui.engine import Engine
+from comfyui.errors import ComfyUIError, EngineFailedError, EngineUnreachableError, PromptRejectedError
+from comfyui.events import PromptFailed, PromptStarted
+from comfyui.execution import Ended, Execution
+from comfyui.feed import Feed
+from comfyui.workflow import Workflow
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+#: How long a prompt is held back for the feed to connect; without it the run goes on over HTTP alone.
+FEED_SECONDS = 5
+
+#: How long an engine slot stays taken by a prompt that was given up, but that the engine does not let go of.
+ABANDON_SECONDS = 600
+
+#: How long an engine that does not answer is given to be found dead by its supervisor.
+UNREACHABLE_SECONDS = 15
+
+
+class Executor:
+    """Runs prompts on the engine, `concurrency` of them handed over at once: while one runs, the next one waits
+    in ComfyUI's own queue with its inputs ready, and inputs and outputs of others are on their way."""
+
+    def __init__(
+        self, settings: Settings, engine: Engine, client: Client, feed: Feed, resolver: InputResolver
+    ) -> None:
+        self._settings, self._engine, self._client = settings, engine, client
+        self._feed, self._resolver = feed, resolver
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._catalog: Catalog | None = None
+        self._catalog_generation = 0
+        self._catalog_lock = asyncio.Lock()
+        self._chores: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """Give up what goes on beside the attempts."""
+        for chore in tuple(self._chores):
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+
+    async def attempt(self, live: LiveTask, request: RunRequest) -> list[Collected]:
+        """Run the task's workflow once and return its outputs; the record shows how it gets on.
+
+        Cancelling this takes the prompt out of the engine. Raises AgentError; EngineDied as soon as the engine is
+        gone, whatever was going on.
+        """
+        watch = _Stopwatch(live)
+        try:
+            generation = await self._engine.wait_ready(self._settings.engine_start_seconds)
+        except EngineFailedError as exc:
+            raise EngineUnavailable(f"ComfyUI is not running on this instance: {exc}") from None
+        watch.note("engine")
+        return await self._unless_gone(generation, self._on_engine(live, request, generation, watch))
+
+    async def heal(self, error: AgentError) -> None:
+        """Make the engine forget what the fault may have come from; a dead engine needs nothing."""
+        if isinstance(error, OutOfMemory | OutputMissing | OutputCorrupt):
+            with contextlib.suppress(ComfyUIError):  # the next attempt will meet what is wrong
+                await self._client.free(unload_models=isinstance(error, OutOfMemory), free_memory=True)
+
+    async def _on_engine(
+        self, live: LiveTask, request: RunRequest, generation: int, watch: _Stopwatch
+    ) -> list[Collected]:
+        catalog = await self._load_catalog(generation)
+        _check_classes(request.workflow, catalog)
+        workflow, seeds = replace_random_seeds(request.workflow, catalog)
+        live.update(seeds=seeds)
+        workflow = await self._resolver.resolve(workflow, catalog)
+        watch.note("inputs")
+        await self._slots.acquire()
+        watch.note("queue")
+        progress = await self._in_slot(live, request, workflow, generation)
+        watch.note("run")
+        collected = await collect(self._client, live.id, progress)
+        _check_outputs(live, workflow, progress, catalog)
+        watch.note("collect")
+        return collected
+
+    async def _in_slot(
+        self, live: LiveTask, request: RunRequest, workflow: Workflow, generation: int
+    ) -> Progress:
+        """Run the prompt. The slot is free again only when the engine is done with it, however this ends."""
+        execution = Execution(self._client, self._feed, silence_seconds=self._settings.engine_silence_seconds)
+        with execution:
+            try:
+                progress = await self._follow(live, request, workflow, execution)
+            except BaseException:
+                self._spawn(self._abandon(execution, generation))
+                raise
+        self._slots.release()
+        self._spawn(self._forget(execution))
+        return progress
+
+    async def _follow(
+        self, live: LiveTask, request: RunRequest, workflow: Workflow, execution: Execution
+    ) -> Progress:
+        await self._feed.wait_connected(FEED_SECONDS)
+        try:
+            submitted = await execution.submit(
+                workflow.graph, extra_data=request.extra_data, options=request.options
+            )
+        except PromptRejectedError as refused:
+            raise rejection_of(refused, workflow) from None
+        progress = Progress(workflow)
+        progress.expect(self._expected(workflow, submitted.node_errors))
+        live.show(progress)
+        live.update(prompt_id=execution.prompt_id, warnings=warnings_of(submitted.node_errors, workflow))
+        async for event in execution.events():
+            progress.apply(event)
+            match event:
+                case PromptStarted():
+                    _mark_running(live)
+                case PromptFailed(is_blocked_output=True):
+                    live.update(warnings=[*live.record.warnings, blocked_warning(event, workflow)])
+                case Ended():
+                    _mark_running(live)
+                    _take_end(event, progress, workflow)
+            live.note_progress()
+        return progress
+
+    def _expected(self, workflow: Workflow, node_errors: dict[str, Any]) -> set[str]:
+        """The nodes that ComfyUI will come to: those that its valid output nodes depend on."""
+        dropped = set(node_errors)
+        for found in node_errors.values():
+            dropped |= set(found.get("dependent_outputs") or ())
+        outputs = self._catalog.output_nodes(workflow) if self._catalog else []
+        return workflow.upstream([node for node in outputs if node not in dropped])
+
+    async def _abandon(self, execution: Execution, generation: int) -> None:
+        try:
+            async with asyncio.timeout(ABANDON_SECONDS):
+                await self._unless_gone(generation, execution.stop())
+        except (EngineDied, TimeoutError) as exc:
+            log.info("prompt.abandoned", prompt_id=execution.prompt_id, reason=str(exc) or "it goes on")
+        finally:
+            self._slots.release()
+        await self._forget(execution)
+
+    async def _forget(self, execution: Execution) -> None:
+        """History entries hold whole graphs, and ComfyUI keeps ten thousand of them."""
+        try:
+            await self._client.forget([execution.prompt_id])
+        except ComfyUIError as exc:
+            log.debug("prompt.not_forgotten", prompt_id=execution.prompt_id, reason=str(exc))
+
+    async def _load_catalog(self, generation: int) -> Catalog:
+        async with self._catalog_lock:
+            if self._catalog is None or self._catalog_generation != generation:
+                self._resolver.forget_uploads()
+                self._catalog = Catalog(await self._client.object_info())
+                self._catalog_generation = generation
+            return self._catalog
+
+    async def _unless_gone(self, generation: int, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, or EngineDied as soon as this generation of the engine is gone."""
+        worker = asyncio.create_task(work)
+        gone = asyncio.create_task(self._engine.wait_gone(generation))
+        try:
+            await asyncio.wait((worker, gone), return_when=asyncio.FIRST_COMPLETED)
+            if worker.done():
+                return worker.result()
+        except EngineUnreachableError:
+            # Let the supervisor say what became of the engine, or another attempt would meet the same silence.
+            await asyncio.wait((gone,), timeout=UNREACHABLE_SECONDS)
+            if not gone.done():
+                raise EngineDied("ComfyUI does not answer.") from None
+        except ComfyUIError as exc:
+            raise EngineMisbehaved(f"ComfyUI gave an answer that makes no sense: {exc}") from None
+        finally:
+            worker.cancel()
+            gone.cancel()
+            await asyncio.gather(worker, gone, return_exceptions=True)
+        raise EngineDied(f"ComfyUI stopped while the task was running: {gone.result()}")
+
+    def _spawn(self, chore: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(chore)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+
+class _Stopwatch:
+    """Notes how long each stage of an attempt took."""
+
+    def __init__(self, live: LiveTask) -> None:
+        self._live, self._since = live, time.monotonic()
+
+    def note(self, stage: str) -> None:
+        now = time.monotonic()
+        self._live.add_timing(stage, now - self._since)
+        self._since = now
+
+
+def _check_classes(workflow: Workflow, catalog: Catalog) -> None:
+    if unknown := catalog.unknown_nodes(workflow):
+        first = workflow.nodes[unknown[0]]
+        raise UnknownNodeClass(
+            f'Node "{first.id}" ({first.title}) has class "{first.class_type}", which this ComfyUI does not have. '
+            "Install the custom node that it comes from, or correct the name.",
+            node_id=first.id,
+            node_title=first.title,
+            node_class=first.class_type,
+            unknown=sorted({workflow.nodes[node_id].class_type for node_id in unknown}),
+        )
+    if not catalog.output_nodes(workflow):
+        raise InvalidWorkflow("The workflow has no output node, such as SaveImage or PreviewImage: add one.")
+
+
+def _mark_running(live: LiveTask) -> None:
+    if live.record.state is State.QUEUED:
+        live.update(state=State.RUNNING, started_at=time.time(), queue_position=None)
+
+
+def _take_end(ended: Ended, progress: Progress, workflow: Workflow) -> None:
+    """Complete the progress from what the end brings; raise what the task failed of."""
+    if ended.history is not None:
+        progress.replace_outputs(ended.history)
+    if error := failure_of(ended, workflow):
+        raise error
+
+
+def _check_outputs(live: LiveTask, workflow: Workflow, progress: Progress, catalog: Catalog) -> None:
+    """A success must show something. An output node without any may be right (it may save elsewhere), so the
+    record only warns of it, but a workflow without any output is what callers call an empty answer."""
+    if lost := progress.missing_streams():
+        raise OutputMissing(
+            f'The pictures of node "{lost[0]}" were sent while the connection to ComfyUI was broken.',
+            node_id=lost[0],
+        )
+    nodes = progress.snapshot()
+    silent = [
+        n for n in catalog.output_nodes(workflow) if not (nodes[n].images or nodes[n].text or nodes[n].ui)
+    ]
+    if len(silent) == len(catalog.output_nodes(workflow)):
+        raise NoOutput(node_id=silent[0])
+    dropped = {w.get("node_id") for w in live.record.warnings}
+    live.update(
+        warnings=[
+            *live.record.warnings,
+            *(
+                {"code": "NodeWithoutOutput", "detail": f'Node "{n}" produced nothing.', "node_id": n}
+                for n in silent
+                if n not in dropped
+            ),
+        ]
+    )

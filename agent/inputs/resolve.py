@@ -1,0 +1,132 @@
+"""Turns the media inputs of a workflow into files that the engine can read.
+
+An input is an http(s) URL, a data URI, base64, or the name of a file that the engine has already. Which inputs are
+media is the engine's to say (`Catalog.media_inputs`); every other value passes through untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from agent.errors import AgentError, InvalidInput
+from agent.inputs.decode import decode_base64, looks_like_base64, parse_data_uri
+from agent.inputs.fetch import Fetcher
+from agent.inputs.media import Media, MediaKind, MediaLimits, inspect
+from comfyui.catalog import Catalog, MediaInput
+from comfyui.client import Client, FileRef
+from comfyui.workflow import Workflow
+
+#: No file name is longer; longer values are not looked up.
+LONGEST_NAME = 1024
+
+#: Below this a check is done before a thread has started.
+INLINE_BYTES = 32 * 1024
+
+WANTED = "Send an http(s) URL, a data URI, base64, or the name of a file in ComfyUI's input folder."
+
+
+class InputResolver:
+    """Fetches, checks and uploads inputs. Calls may run at the same time; the same bytes are uploaded once."""
+
+    def __init__(self, client: Client, fetcher: Fetcher, limits: MediaLimits) -> None:
+        self._client, self._fetcher, self._limits = client, fetcher, limits
+        self._uploaded: dict[str, str] = {}
+
+    def forget_uploads(self) -> None:
+        """The engine was started anew and may have lost its input folder."""
+        self._uploaded.clear()
+
+    async def resolve(self, workflow: Workflow, catalog: Catalog) -> Workflow:
+        """The workflow with every media input replaced by a file name; all inputs are fetched at the same time.
+
+        Raises the first InvalidInput, InputNotFetched, InputForbidden or InputTooLarge with `node_id`, `node_title`
+        and `input`, and ComfyUIError when the engine does not take a file.
+        """
+        wanted: dict[tuple[str, str], list[MediaInput]] = {}
+        changes: dict[tuple[str, str], str] = {}
+        for item in catalog.media_inputs(workflow):
+            if not isinstance(item.value, str) or not item.value:
+                raise _at(InvalidInput(f"{_say(item, workflow)} names no file. {WANTED}"), item, workflow)
+            if item.value not in item.known:
+                wanted.setdefault((item.kind, item.value), []).append(item)
+
+        async def settle(kind: str, value: str, items: list[MediaInput]) -> None:
+            try:
+                name = await self._resolve_one(value, MediaKind(kind))
+            except AgentError as error:
+                error.detail = f"{_say(items[0], workflow)}: {error.detail}"
+                raise _at(error, items[0], workflow) from None
+            changes.update({(item.node_id, item.input_name): name for item in items})
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for (kind, value), items in wanted.items():
+                    group.create_task(settle(kind, value, items))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return workflow.with_inputs(changes) if changes else workflow
+
+    async def _resolve_one(self, value: str, kind: MediaKind) -> str:
+        text = value.strip()
+        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text[:32])
+        match scheme and scheme[1].lower():
+            case "http" | "https":
+                fetched = await self._fetcher.fetch(text)
+                return await self._hand_over(fetched.data, kind, fetched.filename or fetched.content_type)
+            case "data":
+                media_type, data = await _in_thread(
+                    parse_data_uri, text, self._limits.max_bytes, size=len(text)
+                )
+                return await self._hand_over(data, kind, media_type)
+            case _:
+                return await self._resolve_bare(value, kind)
+
+    async def _resolve_bare(self, value: str, kind: MediaKind) -> str:
+        """A file name where the engine has such a file, else base64."""
+        if len(value) <= LONGEST_NAME and await self._names_file(value):
+            return value
+        if not looks_like_base64(value):
+            raise InvalidInput(f"ComfyUI has no such file, and the value is no URL and no base64. {WANTED}")
+        data = await _in_thread(decode_base64, value, self._limits.max_bytes, size=len(value))
+        return await self._hand_over(data, kind, None)
+
+    async def _names_file(self, value: str) -> bool:
+        file = parse_file_name(value)
+        return file is not None and await self._client.has_file(file)
+
+    async def _hand_over(self, data: bytes, kind: MediaKind, hint: str | None) -> str:
+        media: Media = await _in_thread(lambda: inspect(data, kind, self._limits, hint=hint), size=len(data))
+        if media.name not in self._uploaded:
+            self._uploaded[media.name] = await self._client.upload(media.name, media.data)
+        return self._uploaded[media.name]
+
+
+def parse_file_name(value: str) -> FileRef | None:
+    """Read a loader's value as ComfyUI does: `sub/cat.png`, optionally with ` [input]`, ` [output]` or ` [temp]`.
+
+    None for what no file of the engine's own folders can be called.
+    """
+    match = re.fullmatch(r"(?P<path>[^\x00-\x1f]+?)(?: \[(?P<type>input|output|temp)\])?", value)
+    if match is None or match["path"].startswith(("/", "\\")) or ".." in re.split(r"[/\\]", match["path"]):
+        return None
+    subfolder, _, filename = match["path"].rpartition("/")
+    return FileRef(filename, subfolder, match["type"] or "input") if filename else None
+
+
+async def _in_thread(function: Any, *arguments: Any, size: int) -> Any:
+    """Run CPU work of `size` bytes where it does not hold up the event loop."""
+    if size <= INLINE_BYTES:
+        return function(*arguments)
+    return await asyncio.to_thread(function, *arguments)
+
+
+def _at(error: AgentError, item: MediaInput, workflow: Workflow) -> AgentError:
+    return error.with_facts(
+        node_id=item.node_id, node_title=workflow.title(item.node_id), input=item.input_name
+    )
+
+
+def _say(item: MediaInput, workflow: Workflow) -> str:
+    return f'Input "{item.input_name}" of node "{item.node_id}" ({workflow.title(item.node_id)})'

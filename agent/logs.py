@@ -1,0 +1,44 @@
+"""Log lines: one event each, structured, JSON for machines or text for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from agent.settings import LogFormat
+
+
+def configure_logs(log_format: LogFormat, level: str) -> None:
+    """Set up logging for the whole process, on stdout: Function Compute collects it from there.
+
+    A text line begins with the date, a JSON line has it first: log services tell records apart by it.
+    """
+    as_text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and sys.stdout.isatty())
+    renderer: Any = structlog.processors.JSONRenderer(sort_keys=False, ensure_ascii=False)
+    if as_text:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=20)
+    for_machines: list[Processor] = [] if as_text else [structlog.processors.format_exc_info, _in_order]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *for_machines,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+        ),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _in_order(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Put first what every line has."""
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    return {**first, **event}

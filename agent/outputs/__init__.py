@@ -1,0 +1,1 @@
+"""Outputs: fetch what the finished nodes produced, check it, keep it."""

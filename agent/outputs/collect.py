@@ -1,0 +1,131 @@
+"""Fetches the files of a finished prompt from the engine and checks each one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import mimetypes
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.errors import AgentError, OutputCorrupt, OutputMissing
+from agent.tasks.progress import Progress
+from agent.tasks.record import Output
+from comfyui.client import Client, FileRef
+from comfyui.errors import FileMissingError
+
+#: Files fetched from the engine at the same time.
+PARALLEL_FETCHES = 4
+
+#: What Python's own table lacks.
+MEDIA_TYPES = {
+    ".webp": "image/webp",
+    ".avif": "image/avif",
+    ".glb": "model/gltf-binary",
+    ".flac": "audio/flac",
+}
+
+#: Formats whose verify() reads the whole file; for the others it would only repeat the header check.
+VERIFIED = (".png", ".apng")
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """One output and its bytes."""
+
+    output: Output
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    index: int
+    node_id: str
+    file: FileRef
+    data: bytes | None = field(default=None, repr=False)
+
+
+async def collect(client: Client, task_id: str, progress: Progress) -> list[Collected]:
+    """Every file that the nodes produced, in the order of the workflow's nodes and of each node's list.
+
+    Raises OutputMissing and OutputCorrupt with `node_id` and `filename`; EngineUnreachableError.
+    """
+    gate = asyncio.Semaphore(PARALLEL_FETCHES)
+
+    async def fetch(item: _Wanted) -> Collected:
+        async with gate:
+            data = item.data if item.data is not None else await _fetch(client, item)
+        await asyncio.to_thread(_check, item, data)
+        return Collected(_describe(task_id, item, len(data)), data)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            fetches = [group.create_task(fetch(item)) for item in _wanted(progress)]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [done.result() for done in fetches]
+
+
+def _wanted(progress: Progress) -> Iterator[_Wanted]:
+    index = 0
+    for node_id, node in progress.snapshot().items():
+        for number, entry in enumerate(node.images):
+            streamed = progress.streamed.get(node_id, [])
+            data = streamed[number] if entry.get("type") == "websocket" and number < len(streamed) else None
+            yield _Wanted(index, node_id, _file_of(entry), data)
+            index += 1
+
+
+def _file_of(entry: dict[str, Any]) -> FileRef:
+    return FileRef(entry["filename"], str(entry.get("subfolder") or ""), str(entry.get("type") or "output"))
+
+
+async def _fetch(client: Client, item: _Wanted) -> bytes:
+    try:
+        return await client.fetch_file(item.file)
+    except FileMissingError:
+        raise _fault(
+            OutputMissing, item, "ComfyUI names it as a result, but does not have it (any more)"
+        ) from None
+
+
+def _check(item: _Wanted, data: bytes) -> None:
+    if not data:
+        raise _fault(OutputCorrupt, item, "the file is empty")
+    if not item.file.filename.lower().endswith(VERIFIED):
+        return
+    from PIL import Image  # noqa: PLC0415 - keeps the start of the process light
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            picture.verify()
+    except Exception as exc:  # noqa: BLE001 - Pillow raises whatever it meets in a broken file
+        raise _fault(OutputCorrupt, item, f"the picture is broken ({exc})") from None
+
+
+def _fault(kind: type[AgentError], item: _Wanted, reason: str) -> AgentError:
+    return kind(
+        f'Output file "{item.file.filename}" of node "{item.node_id}" cannot be used: {reason}.',
+        node_id=item.node_id,
+        filename=item.file.filename,
+    )
+
+
+def _describe(task_id: str, item: _Wanted, size: int) -> Output:
+    return Output(
+        index=item.index,
+        node_id=item.node_id,
+        filename=item.file.filename,
+        subfolder=item.file.subfolder,
+        type=item.file.type,
+        media_type=media_type_of(item.file.filename),
+        bytes=size,
+        url=f"/api/tasks/{task_id}/outputs/{item.index}",
+    )
+
+
+def media_type_of(filename: str) -> str:
+    """Media type by the name's extension; application/octet-stream when it says nothing."""
+    suffix = "." + filename.rpartition(".")[2].lower()
+    return MEDIA_TYPES.get(suffix) or mimetypes.guess_type(filename)[0] or "application/octet-stream"

@@ -1,0 +1,347 @@
+"""A task's life from admission to delivery: the one place to read how a run works.
+
+    admit -> attempt (engine, inputs, slot, prompt, outputs), again where that may help -> settle -> deliver
+
+Each task has one asyncio task of its own, `_work`; requests only wait for it. So a caller who goes away, a second
+delivery of the same id and a cancel from elsewhere are all the same to the run: somebody waits, or nobody does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from agent.admission import Admission, RunRequest
+from agent.errors import (
+    AgentError,
+    EngineDied,
+    EngineLostPrompt,
+    InternalError,
+    OutOfMemory,
+    OutputCorrupt,
+    OutputMissing,
+    QueueFull,
+    ShuttingDown,
+    StoreUnavailable,
+    TaskCancelled,
+    TaskConflict,
+    TaskNotFound,
+    TaskTakenOver,
+    TaskTimeout,
+)
+from agent.executor import Executor
+from agent.settings import Settings
+from agent.tasks.board import TaskBoard, close_attempt
+from agent.tasks.live import LiveTask
+from agent.tasks.record import Attempt, Outcome, State, TaskRecord
+from agent.tasks.store import ClaimLost
+
+log = structlog.get_logger(__name__)
+
+#: Faults after which this instance tries again itself: a fresh engine, freed memory or a fresh run may help.
+RETRIED_HERE = (EngineDied, EngineLostPrompt, OutOfMemory, OutputMissing, OutputCorrupt)
+
+#: How long a cancel waits for the instance that runs the task before it answers what is known.
+CANCEL_SECONDS = 5
+
+#: Sent as Retry-After when the queue is full.
+RETRY_AFTER_SECONDS = 2
+
+#: How long putting tasks back may take at shutdown.
+PUT_BACK_SECONDS = 10
+
+#: Pause before listening for cancels again after the store was lost.
+RELISTEN_SECONDS = 1
+
+
+Show = Callable[[TaskRecord], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A task that succeeded, and the bytes of its outputs in order."""
+
+    record: TaskRecord
+    outputs: list[bytes] = field(repr=False)
+
+
+class Runner:
+    """Runs tasks on this instance. `start` and `stop` frame everything else."""
+
+    def __init__(self, settings: Settings, board: TaskBoard, executor: Executor) -> None:
+        self.instance = uuid.uuid4().hex[:12]
+        self._settings, self._board, self._executor = settings, board, executor
+        self._live, self._store = board.live, board.store
+        self._admission = Admission(settings, board, self.instance)
+        self._loops: list[asyncio.Task[None]] = []
+        self._is_stopping = False
+
+    async def start(self) -> None:
+        self._loops = [asyncio.create_task(self._beat()), asyncio.create_task(self._hear_cancels())]
+
+    async def drain(self) -> None:
+        """Take no more tasks, let running ones finish within the limit, put the others back."""
+        self._is_stopping = True
+        await self._wait_for_work(self._settings.shutdown_seconds)
+        for live in tuple(self._live.values()):
+            live.stop(ShuttingDown())
+        await self._wait_for_work(PUT_BACK_SECONDS)
+
+    async def stop(self) -> None:
+        """Drain, then end everything that was started."""
+        await self.drain()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._executor.stop()
+
+    async def run(
+        self, request: RunRequest, task_id: str | None = None, *, show: Show | None = None
+    ) -> Delivery:
+        """Run a workflow, or join the run of the same task, and return its result.
+
+        `show` is called with the record now and after changes. Raises the task's error if it fails. When the last
+        one who waits for a task is cancelled, the task is too.
+        """
+        while True:
+            admitted = await self._admit(request, task_id, is_background=False)
+            task_id = admitted.id
+            if isinstance(admitted, LiveTask):
+                record = await self._attend(admitted, show)
+                outputs = admitted.outputs
+            else:
+                record = await self._watch(task_id, show)
+                outputs = await self._board.outputs(task_id) if record.state is State.SUCCEEDED else []
+            if record.state.is_final:
+                if record.error is not None:
+                    raise AgentError.from_dict(record.error)
+                return Delivery(record, outputs)
+            if self._is_stopping:
+                raise ShuttingDown(task_id=task_id)
+            # Its owner is gone without an end: the task may be ours now.
+
+    async def submit(self, request: RunRequest, task_id: str | None = None) -> TaskRecord:
+        """Run a workflow in the background and return at once. Raises what admission finds wrong."""
+        admitted = await self._admit(request, task_id, is_background=True)
+        return admitted.record if isinstance(admitted, LiveTask) else admitted
+
+    async def cancel(self, task_id: str) -> TaskRecord:
+        """End a task wherever it runs; a task that is over stays as it is. Raises TaskNotFound."""
+        if live := self._live.get(task_id):
+            live.stop(TaskCancelled())
+            return await live.wait()
+        stored = await self._store.request_cancel(task_id)
+        if stored is None:
+            raise TaskNotFound(task_id=task_id)
+        if stored.record.state.is_final:
+            return stored.record
+        if stored.owner is None:
+            return await self._admission.end_orphan(stored, TaskCancelled())
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                return await self._watch(task_id, None)
+        except TimeoutError:
+            return await self._board.get(task_id)
+
+    async def reject(self, task_id: str, error: AgentError) -> None:
+        """Write a refusal under its task-id, for callers who can only learn of it by polling."""
+        if not isinstance(error, TaskConflict):  # there the id belongs to another task
+            await self._admission.reject(task_id, error)
+
+    def queue(self) -> dict[str, Any]:
+        """What this instance does: ids of running and waiting tasks, and how many it takes."""
+        by_state: dict[State, list[str]] = {State.RUNNING: [], State.QUEUED: []}
+        for live in self._live.values():
+            by_state[live.record.state].append(live.id)
+        return {
+            "running": by_state[State.RUNNING],
+            "queued": by_state[State.QUEUED],
+            "capacity": self._capacity,
+        }
+
+    @property
+    def _capacity(self) -> int:
+        return self._settings.concurrency + self._settings.queue_size
+
+    async def _admit(
+        self, request: RunRequest, task_id: str | None, *, is_background: bool
+    ) -> LiveTask | TaskRecord:
+        """A task of ours that works, or the record of one that others run or that is over."""
+        live = self._live.get(task_id) if task_id else None
+        if live is None:
+            self._check_room()
+            admitted = await self._admission.claim(request, task_id, is_background=is_background)
+            if not isinstance(admitted, LiveTask) or admitted.work is not None:
+                return admitted
+            self._begin(admitted, request)
+            return admitted
+        if live.record.workflow_digest != request.digest:
+            raise TaskConflict(task_id=task_id)
+        live.is_background = live.is_background or is_background
+        return live
+
+    def _check_room(self) -> None:
+        if self._is_stopping:
+            raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
+        if len(self._live) >= self._capacity:
+            raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
+
+    def _begin(self, live: LiveTask, request: RunRequest) -> None:
+        self._live[live.id] = live
+        live.work = asyncio.create_task(self._work(live, request), name=f"task {live.id}")
+        self._number_waiting()
+        log.info("task.admitted", task_id=live.id, attempt=live.record.attempt, nodes=len(live.record.nodes))
+
+    async def _attend(self, live: LiveTask, show: Show | None) -> TaskRecord:
+        """Wait for a task of ours. Whoever leaves last takes it with him, unless it runs in the background."""
+        live.waiters += 1
+        shower = asyncio.create_task(_show_all(live.follow(), show)) if show else None
+        try:
+            return await live.wait()
+        finally:
+            if shower is not None:
+                shower.cancel()
+                await asyncio.gather(shower, return_exceptions=True)
+            live.waiters -= 1
+            if live.waiters == 0 and not live.is_background:
+                live.stop(TaskCancelled("The caller closed the connection, so the task was cancelled."))
+
+    async def _watch(self, task_id: str, show: Show | None) -> TaskRecord:
+        """Wait for another instance's task: its final record, or the last one if its lease ran out."""
+        return await _show_all(self._admission.watch(task_id), show)
+
+    async def _work(self, live: LiveTask, request: RunRequest) -> None:
+        """Take one task to its end, whatever happens."""
+        structlog.contextvars.bind_contextvars(task_id=live.id)
+        error: AgentError | None = None
+        try:
+            async with asyncio.timeout(self._settings.task_timeout_seconds):
+                await self._attempts(live, request)
+        except TimeoutError:
+            error = TaskTimeout(limit=self._settings.task_timeout_seconds)
+        except asyncio.CancelledError:
+            error = live.verdict or ShuttingDown()
+        except AgentError as failure:
+            error = failure
+        except Exception:
+            log.exception("task.crashed")
+            error = InternalError()
+        await self._conclude(live, error)
+        del self._live[live.id]
+        self._number_waiting()
+
+    async def _attempts(self, live: LiveTask, request: RunRequest) -> None:
+        """Try until it succeeds, fails for good, or no attempt remains."""
+        while True:
+            try:
+                collected = await self._executor.attempt(live, request)
+            except RETRIED_HERE as error:
+                if len(live.record.attempts) >= self._settings.max_attempts:
+                    raise
+                log.warning("task.retried", error=error.code, detail=error.detail)
+                await self._executor.heal(error)
+                self._begin_attempt(live, error)
+            else:
+                live.outputs = [item.data for item in collected]
+                live.update(outputs=[item.output for item in collected])
+                return
+
+    def _begin_attempt(self, live: LiveTask, error: AgentError) -> None:
+        record = live.record
+        closed = close_attempt(record.attempts, Outcome.FAILED, error.to_dict())
+        attempt = Attempt(number=record.attempt + 1, instance=self.instance, started_at=time.time())
+        live.update(state=State.QUEUED, attempts=[*closed, attempt], started_at=None, warnings=[])
+        self._number_waiting()
+
+    async def _conclude(self, live: LiveTask, error: AgentError | None) -> None:
+        match error:
+            case TaskTakenOver():
+                live.finish()  # the record is the new owner's
+            case ShuttingDown():
+                closed = close_attempt(live.record.attempts, Outcome.LOST, error.to_dict())
+                live.update(state=State.QUEUED, attempts=closed, started_at=None)
+                await live.put_back()
+            case None:
+                await self._settle(live, State.SUCCEEDED, Outcome.SUCCEEDED, None)
+            case TaskCancelled():
+                await self._settle(live, State.CANCELLED, Outcome.CANCELLED, error)
+            case _:
+                await self._settle(live, State.FAILED, Outcome.FAILED, error)
+
+    async def _settle(self, live: LiveTask, state: State, outcome: Outcome, error: AgentError | None) -> None:
+        now, record = time.time(), live.record
+        must_keep = live.is_background or self._settings.behind_gateway
+        found = error.to_dict() if error else None
+        await live.settle(
+            patience_seconds=self._settings.task_ttl_seconds if must_keep else 0,
+            state=state,
+            error=found,
+            attempts=close_attempt(record.attempts, outcome, found),
+            finished_at=now,
+            progress=1.0 if error is None else record.progress,
+        )
+        log.info(
+            "task.finished",
+            state=state.value,
+            error=error.code if error else None,
+            detail=error.detail if error else None,
+            outputs=len(live.outputs),
+            seconds=round(now - record.created_at, 3),
+        )
+
+    def _number_waiting(self) -> None:
+        """Tell each waiting task how many tasks of this instance are before it."""
+        for ahead, live in enumerate(self._live.values()):
+            if live.record.state is State.QUEUED and live.record.queue_position != ahead:
+                live.update(queue_position=ahead)
+
+    async def _beat(self) -> None:
+        """Extend the leases; notice tasks that were taken over, and cancels whose message was lost."""
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / 3)
+            await asyncio.gather(*(self._extend(live) for live in tuple(self._live.values()) if live.claim))
+
+    async def _extend(self, live: LiveTask) -> None:
+        assert live.claim is not None  # noqa: S101 - the caller looked
+        try:
+            if await self._store.extend(live.claim, self._settings.lease_seconds):
+                live.stop(TaskCancelled())
+        except ClaimLost:
+            log.warning("task.taken_over", task_id=live.id)
+            live.stop(TaskTakenOver())
+        except StoreUnavailable as error:
+            log.warning("task.lease_not_extended", task_id=live.id, reason=error.detail)
+
+    async def _hear_cancels(self) -> None:
+        while True:
+            try:
+                async with aclosing(self._store.cancels(self.instance)) as cancels:
+                    async for task_id in cancels:
+                        if live := self._live.get(task_id):
+                            live.stop(TaskCancelled())
+            except StoreUnavailable as error:
+                log.debug("cancels.not_heard", reason=error.detail)
+            await asyncio.sleep(RELISTEN_SECONDS)
+
+    async def _wait_for_work(self, seconds: float) -> None:
+        if work := [live.work for live in self._live.values() if live.work]:
+            await asyncio.wait(work, timeout=seconds)
+
+
+async def _show_all(records: AsyncGenerator[TaskRecord, None], show: Show | None) -> TaskRecord:
+    """Show each record; return the last one."""
+    last: TaskRecord | None = None
+    async with aclosing(records):
+        async for last in records:
+            if show is not None:
+                await show(last)
+    if last is None:
+        raise TaskNotFound
+    return last

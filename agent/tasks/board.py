@@ -1,0 +1,102 @@
+"""Everything one may ask about tasks, whether this instance works on them, another one does, or they are over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from agent.errors import InstanceLost, OutputNotFound, TaskNotFound
+from agent.tasks.live import LiveTask
+from agent.tasks.record import Attempt, Outcome, Output, State, TaskRecord
+from agent.tasks.store import Page, Stored, TaskStore
+
+
+class TaskBoard:
+    """`live` holds the tasks that this instance works on; the store knows all others.
+
+    `are_redelivered` tells whether a platform brings a task again whose instance died.
+    """
+
+    def __init__(self, store: TaskStore, *, are_redelivered: bool, max_attempts: int) -> None:
+        self.store = store
+        self.live: dict[str, LiveTask] = {}
+        self._are_redelivered, self._max_attempts = are_redelivered, max_attempts
+
+    async def get(self, task_id: str) -> TaskRecord:
+        """Raises TaskNotFound, StoreUnavailable."""
+        if live := self.live.get(task_id):
+            return live.record
+        stored = await self.store.read(task_id)
+        if stored is None:
+            raise TaskNotFound(task_id=task_id)
+        return self.as_seen(stored)
+
+    async def follow(self, task_id: str) -> AsyncGenerator[TaskRecord, None]:
+        """The record now and after each change, up to a final one. Raises TaskNotFound at its first step."""
+        if live := self.live.get(task_id):
+            async with aclosing(live.follow()) as records:
+                async for record in records:
+                    yield record
+            return
+        is_known = False
+        async with aclosing(self.store.watch(task_id)) as changes:
+            async for stored in changes:
+                is_known = True
+                record = self.as_seen(stored)
+                yield record
+                if record.state.is_final:
+                    return
+        if not is_known:
+            raise TaskNotFound(task_id=task_id)
+
+    async def output(self, task_id: str, index: int) -> tuple[Output, bytes]:
+        """One output with its bytes. Raises TaskNotFound, OutputNotFound, StoreUnavailable."""
+        stored = await self.store.read(task_id)
+        if stored is None:
+            raise TaskNotFound(task_id=task_id)
+        output = next((o for o in stored.record.outputs if o.index == index), None)
+        if output is None:
+            raise OutputNotFound(task_id=task_id, index=index)
+        return output, await self._bytes(stored, index)
+
+    async def outputs(self, task_id: str) -> list[bytes]:
+        """The bytes of all outputs of a task, in order. Raises TaskNotFound, OutputNotFound, StoreUnavailable."""
+        stored = await self.store.read(task_id)
+        if stored is None:
+            raise TaskNotFound(task_id=task_id)
+        return list(await asyncio.gather(*(self._bytes(stored, o.index) for o in stored.record.outputs)))
+
+    async def page(self, *, state: State | None, limit: int, before: str | None) -> Page:
+        return await self.store.page(state=state, limit=limit, before=before)
+
+    def as_seen(self, stored: Stored) -> TaskRecord:
+        """The stored record as it is to be read: a task without a living owner does not run.
+
+        It waits for its next delivery where there will be one; otherwise it has failed.
+        """
+        record = stored.record
+        if record.state.is_final or stored.owner is not None:
+            return record
+        attempts = close_attempt(record.attempts, Outcome.LOST)
+        if self._are_redelivered and len(attempts) < self._max_attempts:
+            return record.changed(state=State.QUEUED, attempts=attempts, current_node=None)
+        error = InstanceLost().to_dict()
+        return record.changed(state=State.FAILED, attempts=attempts, current_node=None, error=error)
+
+    async def _bytes(self, stored: Stored, index: int) -> bytes:
+        data = await self.store.get_output(stored.record.id, stored.fence, index)
+        if data is None:
+            raise OutputNotFound(task_id=stored.record.id, index=index)
+        return data
+
+
+def close_attempt(
+    attempts: list[Attempt], outcome: Outcome, error: dict[str, object] | None = None
+) -> list[Attempt]:
+    """The attempts with the last one ended, unless it has ended already."""
+    if not attempts or attempts[-1].outcome is not None:
+        return attempts
+    last = attempts[-1].model_copy(update={"ended_at": time.time(), "outcome": outcome, "error": error})
+    return [*attempts[:-1], last]

@@ -1,0 +1,188 @@
+"""A task that this instance works on: its record now, who waits for it, and how it gets into the store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from itertools import chain, repeat
+from typing import Any
+
+import structlog
+
+from agent.errors import AgentError, StoreUnavailable
+from agent.tasks.progress import Progress
+from agent.tasks.record import TaskRecord
+from agent.tasks.store import Claim, ClaimLost, TaskStore
+
+log = structlog.get_logger(__name__)
+
+#: Least time between two writes of one task's progress to the store.
+WRITE_SECONDS = 0.3
+
+#: Pauses between tries to store a final record that must not be lost, in seconds.
+RETRY_PAUSES = (0.2, 0.5, 1, 2, 4, 8, 15)
+
+
+class LiveTask:
+    """One task of this instance. `claim` is None when the store was out of reach at admission: such a task lives
+    only in this process, for a caller who waits for it.
+
+    `waiters` counts the requests that wait for the result; `is_background` says that it goes on without any.
+    """
+
+    def __init__(
+        self, record: TaskRecord, store: TaskStore, claim: Claim | None, *, is_background: bool
+    ) -> None:
+        self.claim = claim
+        self.is_background = is_background
+        self.waiters = 0
+        self.outputs: list[bytes] = []
+        self.verdict: AgentError | None = None
+        self.work: asyncio.Task[None] | None = None
+        self._base, self._store = record, store
+        self._progress: Progress | None = None
+        self._composed: TaskRecord | None = record
+        self._changed = asyncio.Event()
+        self._done = asyncio.Event()
+        self._is_closing = False
+        self._writer: asyncio.Task[None] | None = None
+        if claim is not None:
+            self._writer = asyncio.create_task(self._write_on(claim, record), name=f"writer {record.id}")
+
+    @property
+    def id(self) -> str:
+        return self._base.id
+
+    @property
+    def record(self) -> TaskRecord:
+        """The record as of now, progress included."""
+        if self._composed is None:
+            self._composed = self._base
+            if self._progress is not None:
+                self._composed = self._base.changed(
+                    progress=self._progress.overall,
+                    current_node=self._progress.current_node,
+                    nodes=self._progress.snapshot(),
+                )
+        return self._composed
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the final record is settled and, as far as it can be, stored."""
+        return self._done.is_set()
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of the record; followers and the store learn of it."""
+        self._base = self._base.changed(**changes)
+        self.note_progress()
+
+    def show(self, progress: Progress) -> None:
+        """From now on the record shows this attempt's progress."""
+        self._progress = progress
+        self.note_progress()
+
+    def note_progress(self) -> None:
+        """The progress moved on."""
+        self._composed = None
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def add_timing(self, stage: str, seconds: float) -> None:
+        timings = self._base.timings
+        self.update(timings={**timings, stage: round(timings.get(stage, 0) + seconds, 4)})
+
+    def stop(self, verdict: AgentError) -> None:
+        """End the work early; the task ends with this error. The first verdict counts, and one that comes when
+        the task has just ended does not."""
+        if self.verdict is None and self.work is not None and not self._is_closing:
+            self.verdict = verdict
+            self.work.cancel()
+
+    async def follow(self) -> AsyncGenerator[TaskRecord, None]:
+        """The record now and after each change, up to and with the final one; what changes quickly is skipped."""
+        while True:
+            changed, record = self._changed, self.record
+            is_last = self.is_done
+            yield record
+            if is_last:
+                return
+            await changed.wait()
+
+    async def wait(self) -> TaskRecord:
+        """The final record, once it is stored."""
+        await self._done.wait()
+        return self.record
+
+    async def settle(self, *, patience_seconds: float, **changes: Any) -> None:
+        """Store the outputs and the final record (`changes` make it final) together, then wake those who wait.
+
+        While the store is out of reach this tries again for `patience_seconds`; what cannot be stored then is
+        said in the log, and those who wait get their result all the same.
+        """
+        self._is_closing = True
+        await self._end_writer()
+        final = self.record.changed(current_node=None, queue_position=None, **changes)
+        deadline = time.monotonic() + patience_seconds
+        for pause in chain(RETRY_PAUSES, repeat(RETRY_PAUSES[-1])):
+            try:
+                await self._store_result(final)
+                break
+            except StoreUnavailable as error:
+                if time.monotonic() + pause > deadline:
+                    log.error("task.not_stored", task_id=self.id, reason=error.detail)
+                    break
+            await asyncio.sleep(pause)
+        self._base, self._progress = final, None
+        self.finish()
+
+    async def put_back(self) -> None:
+        """Give the claim up with the record as it is, so that any instance can take the task at once."""
+        self._is_closing = True
+        await self._end_writer()
+        if self.claim is not None:
+            try:
+                await self._store.release(self.claim, self.record)
+            except (ClaimLost, StoreUnavailable) as error:
+                log.warning("task.not_put_back", task_id=self.id, reason=str(error))
+        self.finish()
+
+    def finish(self) -> None:
+        """Wake those who wait, without touching the store."""
+        self._is_closing = True
+        if self._writer is not None:
+            self._writer.cancel()
+        self._done.set()
+        self.note_progress()
+
+    async def _store_result(self, final: TaskRecord) -> None:
+        if self.claim is None:
+            return
+        puts = [self._store.put_output(self.claim, index, data) for index, data in enumerate(self.outputs)]
+        try:
+            for failure in await asyncio.gather(*puts, return_exceptions=True):
+                if failure is not None:
+                    raise failure
+            await self._store.write(self.claim, final)
+        except ClaimLost:
+            log.warning("task.lost", task_id=self.id, attempt=self.claim.fence)
+
+    async def _write_on(self, claim: Claim, written: TaskRecord) -> None:
+        """Write each change after `written`, at most one every WRITE_SECONDS."""
+        while True:
+            changed, record = self._changed, self.record
+            if record is not written:
+                try:
+                    await self._store.write(claim, record)
+                except StoreUnavailable as error:
+                    log.warning("task.progress_not_stored", task_id=self.id, reason=error.detail)
+                except ClaimLost:
+                    return  # the heartbeat ends the work
+                written = record
+                await asyncio.sleep(WRITE_SECONDS)
+            await changed.wait()
+
+    async def _end_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)

@@ -1,0 +1,211 @@
+"""Folds the engine's events into the progress map of one task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.tasks.record import CurrentNode, NodeProgress
+from comfyui.client import HistoryEntry
+from comfyui.events import (
+    Event,
+    NodeAdvanced,
+    NodeExecuted,
+    NodesCached,
+    NodesReported,
+    NodeStarted,
+    Number,
+    PreviewImage,
+    PromptSucceeded,
+)
+from comfyui.workflow import Workflow
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What is known of one node. `max` stays 0 until the node is reached."""
+
+    max: Number = 0
+    value: Number = 0
+    start: int = 0
+    last_updated: int = 0
+    finished: bool = False
+    ui: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class Progress:
+    """The progress map of one attempt. Not thread-safe; one fold owns it."""
+
+    def __init__(self, workflow: Workflow, *, clock: Callable[[], float] = time.time) -> None:
+        self._workflow, self._clock = workflow, clock
+        self._entries = {node_id: _Entry() for node_id in workflow.nodes}
+        self._weights: dict[str, int] = {}
+        self._current: str | None = None
+        self._overall = 0.0
+        self._reports_states = False
+        self.streamed: dict[str, list[bytes]] = {}
+        self.expect(workflow.nodes)
+
+    def expect(self, node_ids: Iterable[str]) -> None:
+        """Only these nodes count towards the overall progress: those that will run for the valid outputs."""
+        self._weights = {node_id: self._workflow.steps(node_id) for node_id in node_ids}
+
+    def apply(self, event: Event) -> None:
+        """Take one event in. Events of other kinds, and of nodes that are not in the workflow, change nothing."""
+        match event:
+            case NodesCached(nodes=nodes):
+                for node in nodes:
+                    self._finish(node)
+            case NodeStarted(display_node=node):
+                self._start(node)
+            case NodeAdvanced(node=node, value=value, max=maximum):
+                self._advance(node, value, maximum)
+            case NodesReported(nodes=states):
+                self._reports_states = True
+                for node, state in states.items():
+                    # Expanded nodes are shown under the node that they came from, which has a state of its own.
+                    if node == state.display_node:
+                        self._advance(node, state.value, state.max)
+                        if state.finished:
+                            self._finish(node)
+            case NodeExecuted(display_node=node, output=output):
+                self._add_output(node, output)
+            case PreviewImage(node=str(node), media_type="image/png", data=data) if self._streams(node):
+                self._add_streamed(node, data)
+            case PromptSucceeded():
+                self._finish_all()
+            case _:
+                pass
+        self._overall = max(self._overall, self._weigh())
+
+    def missing_streams(self) -> list[str]:
+        """Nodes that were executed and should have sent pictures, but none arrived: they exist nowhere else."""
+        return [n for n in self._weights if self._streams(n) and n not in self.streamed]
+
+    def replace_outputs(self, history: HistoryEntry) -> None:
+        """Events were missed: take the outputs from the engine's history instead."""
+        for node_id, entry in self._entries.items():
+            if node_id not in self.streamed:
+                entry.ui = {}
+        for node, output in history.outputs.items():
+            self._add_output(node, output)
+        if history.succeeded:
+            self._finish_all()
+            self._overall = self._weigh()
+
+    @property
+    def overall(self) -> float:
+        """0 to 1; never falls."""
+        return round(self._overall, 4)
+
+    @property
+    def current_node(self) -> CurrentNode | None:
+        node = self._workflow.nodes.get(self._current or "")
+        if node is None:
+            return None
+        entry = self._entries[node.id]
+        return CurrentNode(
+            id=node.id, title=node.title, class_type=node.class_type, value=entry.value, max=entry.max
+        )
+
+    def snapshot(self) -> dict[str, NodeProgress]:
+        """The map as the API shows it, without results."""
+        return {node_id: _to_record(entry) for node_id, entry in self._entries.items()}
+
+    def _streams(self, node: str) -> bool:
+        """SaveImageWebsocket has no other output than the pictures that it sends; samplers send only previews."""
+        known = self._workflow.nodes.get(node)
+        return known is not None and known.class_type == "SaveImageWebsocket"
+
+    def _start(self, node: str) -> None:
+        if self._current not in (None, node) and not self._reports_states:
+            self._finish(str(self._current))  # before 0.3.45 only the next node's start tells
+        self._current = node
+        if entry := self._entries.get(node):
+            now = int(self._clock())
+            entry.start = entry.start or now
+            entry.last_updated = now
+            entry.max = entry.max or 1
+
+    def _advance(self, node: str, value: Number, maximum: Number) -> None:
+        entry = self._entries.get(node)
+        if entry is None or entry.finished:
+            return
+        now = int(self._clock())
+        entry.start = entry.start or now
+        if (entry.value, entry.max) != (value, maximum):
+            entry.value, entry.max = _plain(value), _plain(maximum) or 1
+            entry.last_updated = now
+
+    def _finish(self, node: str) -> None:
+        entry = self._entries.get(node)
+        if entry is None or entry.finished:
+            return
+        now = int(self._clock())
+        entry.finished, entry.last_updated = True, now
+        entry.start = entry.start or now
+        entry.max = entry.max or 1
+        entry.value = entry.max
+
+    def _finish_all(self) -> None:
+        for node in self._weights:
+            self._finish(node)
+        self._current = None
+
+    def _add_output(self, node: str, output: Mapping[str, Any]) -> None:
+        entry = self._entries.get(node) or self._entries.get(node.split(".", 1)[0])
+        if entry is None:
+            return
+        for key, values in output.items():
+            if isinstance(values, list):
+                entry.ui.setdefault(key, []).extend(values)
+
+    def _add_streamed(self, node: str, data: bytes) -> None:
+        """A picture without a file: it gets a name of its own and the type "websocket"."""
+        pictures = self.streamed.setdefault(node, [])
+        pictures.append(data)
+        name = f"websocket_{node}_{len(pictures):05}_.png"
+        self._add_output(node, {"images": [{"filename": name, "subfolder": "", "type": "websocket"}]})
+
+    def _weigh(self) -> float:
+        total = sum(self._weights.values())
+        if not total:
+            return 0.0
+        done = sum(weight * _fraction(self._entries[node]) for node, weight in self._weights.items())
+        return done / total
+
+
+def _fraction(entry: _Entry) -> float:
+    if entry.finished:
+        return 1.0
+    return min(entry.value / entry.max, 1.0) if entry.max else 0.0
+
+
+def _plain(number: Number) -> Number:
+    """ComfyUI sends 1.0 where callers expect 1."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _to_record(entry: _Entry) -> NodeProgress:
+    """Sort a node's output: files whatever their key, texts, and the rest unchanged."""
+    images: dict[tuple[Any, ...], dict[str, Any]] = {}
+    rest: dict[str, Any] = {}
+    for key, values in entry.ui.items():
+        files = [v for v in values if isinstance(v, dict) and isinstance(v.get("filename"), str)]
+        for file in files:
+            images.setdefault((file["filename"], file.get("subfolder", ""), file.get("type", "output")), file)
+        others = [v for v in values if not (isinstance(v, dict) and isinstance(v.get("filename"), str))]
+        if others and key not in ("text", "animated"):
+            rest[key] = others
+    text = [v if isinstance(v, str) else str(v) for v in entry.ui.get("text", [])]
+    return NodeProgress(
+        max=entry.max,
+        value=entry.value,
+        start=entry.start,
+        last_updated=entry.last_updated,
+        images=list(images.values()),
+        text=text or None,
+        ui=rest or None,
+    )
