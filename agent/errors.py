@@ -35,7 +35,8 @@ class AgentError(Exception):
 
     def to_body(self, task_id: str | None = None) -> dict[str, Any]:
         """The body of every error answer (design section 4)."""
-        body: dict[str, Any] = {"message": self.code, "error": {"detail": self.detail, **self.facts}}
+        error = {"detail": self.detail, "transient": self.transient, **self.facts}
+        body: dict[str, Any] = {"message": self.code, "error": error}
         if task_id is not None:
             body["task_id"] = task_id
         return body
@@ -157,7 +158,7 @@ class InvalidRequest(AgentError):
 
 
 class NotFound(AgentError):
-    """There is no such route. See /docs for those that exist."""
+    """There is no such route."""
 
     status = 404
 

@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, description="How often a task is tried before it fails for good.")
     engine_start_seconds: float = Field(600, gt=0, description="How long ComfyUI may take to become ready.")
     engine_silence_seconds: float = Field(
-        5, gt=0, description="Without an event for this long, a running prompt is looked up over HTTP."
+        2, gt=0, description="Without an event for this long, a running prompt is looked up over HTTP."
     )
     shutdown_seconds: float = Field(
         25, ge=0, description="How long running tasks may take to finish at shutdown."

@@ -1,0 +1,111 @@
+"""The documents are true: their commands run, their tables are those of the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from agent.errors import AgentError
+from agent.settings import Settings, variable
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OWN_VARIABLES = ("AGENT_", "COMFYUI_", "REDIS_URL", "FC_")
+
+
+def commands_of(document: Path) -> list[str]:
+    """The shell blocks of a document, without those that need what no fresh machine has."""
+    blocks = BLOCK.findall(document.read_text())
+    return [text for language, flags, text in blocks if language == "bash" and "skip" not in flags]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
+
+
+@pytest.mark.timeout(90)
+def test_readme_commands_work_as_a_newcomer_types_them(
+    tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    port = free_port()
+    environment = clean_environment | {"AGENT_PORT": str(port), "COMFYUI_PORT": str(free_port())}
+    (tmp_path / "workflows").symlink_to(ROOT / "workflows")
+    make, start, *calls = commands_of(README)
+    assert re.findall(r"^make (\w+)", make, re.MULTILINE) == ["demo", "test"]
+    for target in ("demo", "test"):
+        subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True, timeout=10)
+
+    argv = start.replace(".venv/bin/", f"{Path(sys.executable).parent}/").split()
+    with subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as service:
+        try:
+            wait_until_ready(port)
+            for call in calls:
+                script = call.replace("localhost:9000", f"127.0.0.1:{port}")
+                subprocess.run(
+                    ["bash", "-euo", "pipefail", "-c", script],
+                    cwd=tmp_path,
+                    check=True,
+                    timeout=60,
+                    capture_output=True,
+                )
+        finally:
+            service.terminate()
+            service.wait(timeout=15)
+    assert (tmp_path / "answer.json").read_text().count('"results"') == 1
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def wait_until_ready(port: int) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+                assert answer.status == 200
+                return
+        except URLError:
+            assert time.monotonic() < deadline, "the service did not become ready"
+            time.sleep(0.05)  # there is nothing to wait on from outside
+
+
+def test_settings_page_lists_each_setting_with_its_default_and_description() -> None:
+    page = (ROOT / "docs/settings.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", page, re.MULTILINE))
+    assert list(rows) == [variable(name) for name in Settings.model_fields]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default in (None, [], "") else f"`{default}`"
+        assert rows[variable(name)].strip() == f"{shown} | {field.description}".strip()
+
+
+def test_api_page_lists_each_error_with_its_status() -> None:
+    page = (ROOT / "docs/api.md").read_text()
+    rows = {code: rest for code, rest in re.findall(r"^\| `([A-Z]\w+)` \| (.*) \|$", page, re.MULTILINE)}
+    expected = {
+        code: f"{kind.status} | {'yes' if kind.transient else ''} | {kind().detail}"
+        for code, kind in AgentError.by_code.items()
+        if kind.__module__ == AgentError.__module__
+    }
+    assert rows == expected
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in [README, *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
