@@ -45,11 +45,11 @@ class Engine:
         keep = self.options.cache_lru or None
         self.cache = Cache(keep=keep, forget_all=self.options.cache_none)
 
-    def check_interrupt(self) -> None:
-        """Raise Interrupted, once, if POST /interrupt came since the prompt began."""
-        if self.interrupted.is_set():
-            self.interrupted.clear()
-            raise Interrupted
+    def take_interrupt(self) -> bool:
+        """Whether POST /interrupt came since the prompt began or this was last asked."""
+        came = self.interrupted.is_set()
+        self.interrupted.clear()
+        return came
 
 
 class NodeFailedError(Exception):
@@ -146,10 +146,13 @@ class Execution:
 
     def _call(self, node_id: str) -> Call:
         inputs: dict[str, list[Any]] = {}
+        # Looked at before the node is announced, so that an interrupt sent on the announcement comes too late.
+        is_interrupted = self.engine.take_interrupt()
         try:
             self.progress.start(node_id)
             inputs = gather_inputs(self.graph, node_id, self.engine.cache)
-            self.engine.check_interrupt()
+            if is_interrupted:
+                raise Interrupted  # noqa: TRY301 - reported like any end of a node
             self.engine.trouble.at_node(node_id)
             return run_node(self, node_id, inputs)
         except Exception as exc:

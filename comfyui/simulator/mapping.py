@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from comfyui.simulator.cache import is_link
-from comfyui.simulator.nodes.job import Job
+from comfyui.simulator.nodes.job import Interrupted, Job
 from comfyui.simulator.nodes.spec import Blocker, Later, NodeSpec, Output
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class NodeReporter:
     node_id: str
 
     def update(self, value: float, maximum: float, picture: Image.Image | None, kind: str) -> None:
-        self.execution.engine.check_interrupt()
+        if self.execution.engine.take_interrupt():
+            raise Interrupted
         self.execution.engine.trouble.at_step(self.node_id, value)
         self.execution.progress.update(self.node_id, value, maximum, picture, kind)
 

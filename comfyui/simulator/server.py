@@ -104,7 +104,9 @@ class Server:
         """The place in the queue; the counter goes up for every request that names none, also a refused one."""
         if "number" in body:
             return float(body["number"])
-        number = -self.next_number if body.get("front") else self.next_number
+        # Asked with `in` alone: a JSON list has no "front", and is answered with no_prompt instead of 500.
+        in_front = "front" in body and body["front"]  # noqa: RUF019
+        number = -self.next_number if in_front else self.next_number
         self.next_number += 1
         return number
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from comfyui.simulator.faults import Faults
 
 FOR_EVER = 1e8  #: seconds
+GRACE_SECONDS = 0.05
+"""No real crash comes within a millisecond of the prompt: let the answer to POST /prompt and earlier events out."""
 FLOOD = 256 * 1024  #: more than a pipe holds
 
 OUT_OF_MEMORY = (
@@ -50,10 +52,11 @@ class Trouble:
     def at_node(self, node_id: str) -> None:
         """Called before the node runs; may raise, never return, or end the process."""
         if self._faults.take("die", node=node_id):
-            os._exit(1)
+            _die()
         if self._faults.take("hang", node=node_id):
             self._hang()
         if self._faults.take("freeze", node=node_id):
+            time.sleep(GRACE_SECONDS)
             self._block_loop()
             self._hang()
         if self._faults.take("oom", node=node_id):
@@ -65,12 +68,18 @@ class Trouble:
 
     def at_step(self, node_id: str, step: float) -> None:
         if self._faults.take("die", node=node_id, step=f"{step:.0f}"):
-            os._exit(1)
+            _die()
 
     @staticmethod
     def _hang() -> NoReturn:
         threading.Event().wait()
         raise AssertionError
+
+
+def _die() -> NoReturn:
+    """End the process as a crash does: no cleanup, no close frames."""
+    time.sleep(GRACE_SECONDS)
+    os._exit(1)
 
 
 def block_for_ever() -> None:

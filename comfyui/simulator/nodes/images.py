@@ -109,6 +109,8 @@ node(
     check={"image": file_exists},
     fingerprint=content_of,
 )(load_image)
+
+
 @node(
     "LoadImageMask",
     choice("image", lambda folders: folders.input_files(), image_upload=True),

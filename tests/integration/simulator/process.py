@@ -47,6 +47,9 @@ class Simulator:
     async def start(self) -> Simulator:
         """Start the process and wait until it says that it listens."""
         await self.launch()
+        return await self.ready()
+
+    async def ready(self) -> Simulator:
         async with asyncio.timeout(START_SECONDS):
             await self._ready.wait()
         assert READY in self.log, self.log
@@ -71,16 +74,6 @@ class Simulator:
             if READY in self.log:
                 self._ready.set()
         self._ready.set()
-
-
-@contextlib.asynccontextmanager
-async def simulator(base: Path, *switches: str) -> AsyncIterator[Simulator]:
-    """A running simulator, killed at the end."""
-    one = Simulator(base, switches)
-    try:
-        yield await one.start()
-    finally:
-        await one.stop()
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import re
 import struct
@@ -16,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from multidict import CIMultiDictProxy
 
 from tests.integration.simulator.process import Simulator
-from tests.integration.simulator.scenarios import Scenario
+from tests.integration.simulator.scenarios import PICTURE, Scenario
 from tests.integration.simulator.transcript import (
     Normaliser,
     blanked,
     collapsed,
+    joined_failures,
     load,
     output_orders,
     submissions,
@@ -111,7 +114,7 @@ class Player:
     base: Path
 
     def __post_init__(self) -> None:
-        self.steps = [step for step in self.scenario.amend(load(self.scenario.recording)["steps"]) if step]
+        self.steps = joined_failures(self.scenario.amend(load(self.scenario.recording)["steps"]))
         self.connections: dict[str, Connection] = {}
         self.expected: dict[str, list[dict[str, Any]]] = {}
         self.answers: dict[int, Any] = {}
@@ -187,6 +190,8 @@ class Player:
         self._latest = max(self._latest, step["t"], step.get("t_end", 0))
         if "http" in step:
             await self._http(index, step["http"])
+        elif "ws_open_failed" in step:
+            await self._open_in_vain(index, step)
         elif "ws_open" in step:
             socket = await self.session.ws_connect(self.server.url + step["ws_open"]["path"], max_msg_size=0)
             self.connections[step["conn"]], self.expected[step["conn"]] = Connection(socket), []
@@ -197,6 +202,12 @@ class Player:
             )
         else:
             await self.connections[step["conn"]].close(abruptly="dropped" in step["client"])
+
+    async def _open_in_vain(self, index: int, step: dict[str, Any]) -> None:
+        name, _, value = step["ws_open_failed"]["sent_header"].partition(": ")
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await self.session.ws_connect(self.server.url + step["ws_open"]["path"], headers={name: value})
+        assert refused.value.status == step["ws_open_failed"]["status"], f"step {index}"
 
     async def _settle(self, until: float) -> None:
         """Wait for the messages that the recording shows up to this time."""
@@ -213,9 +224,11 @@ class Player:
         if "json" in http:
             body["data"] = json.dumps(self._ordered(http))
         elif "body" in http:
-            body["data"] = self.scenario.bodies.get(http["body"], http["body"])
+            body["data"] = io.BytesIO(self.scenario.bodies.get(http["body"], http["body"]).encode())
         elif "multipart" in http:
-            body["data"] = self._form(http["multipart"])
+            # The recorder used aiohttp's percent-encoding of names once, to show that nobody decodes it.
+            quoted = "%20" in json.dumps(http.get("response_json"))
+            body["data"] = self._form(http["multipart"], quoted=quoted)
         headers = {key: self._translate(value) for key, value in http.get("headers", {}).items()}
         url = aiohttp.client.URL(self.server.url + path, encoded=True)
         async with self.session.request(http["method"], url, headers=headers, **body) as answer:
@@ -250,11 +263,17 @@ class Player:
             names |= dict(zip(recorded, actual, strict=False))
         return names
 
-    def _form(self, parts: list[dict[str, str]]) -> aiohttp.FormData:
-        form = aiohttp.FormData(quote_fields=False)
+    def _upload(self, filename: str, size: int) -> bytes:
+        """The scenario's next content; else a picture, or zeros of the recorded size."""
+        if not size:
+            return b""
+        return next(self._uploads, None) or (PICTURE if filename.endswith(".png") else bytes(size))
+
+    def _form(self, parts: list[dict[str, str]], *, quoted: bool) -> aiohttp.FormData:
+        form = aiohttp.FormData(quote_fields=quoted)
         for part in parts:
             if size := re.fullmatch(r"<(\d+) bytes>", part["value"]):
-                value: Any = next(self._uploads, None) or bytes(int(size[1]))
+                value: Any = io.BytesIO(self._upload(part["filename"], int(size[1])))
             else:
                 value = self._translate(part["value"])
             form.add_field(

@@ -105,6 +105,17 @@ def submissions(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def joined_failures(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Bring `ws_open` and the `ws_open_failed` that follows it into one step."""
+    joined: list[dict[str, Any]] = []
+    for step in steps:
+        if "ws_open_failed" in step:
+            joined[-1] = joined[-1] | step
+        else:
+            joined.append(step)
+    return joined
+
+
 def output_orders(steps: list[dict[str, Any]]) -> dict[str, list[str]]:
     """In which order each prompt's outputs were taken. It comes from a set, so it differs from run to run; the
     simulator takes them in the order of the prompt, which the replay therefore arranges accordingly."""
