@@ -10,15 +10,15 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from agent.api import health, middleware, run, socket, tasks
-from agent.api.keys import BOARD, ENGINE, RUNNER, SETTINGS
+from agent.api import health, hooks, middleware, run, socket, tasks
+from agent.api.keys import API_KEYS, BOARD, ENGINE, RUNNER, SETTINGS
 from agent.executor import Executor
 from agent.inputs.fetch import Fetcher
 from agent.inputs.guard import AllowList
 from agent.inputs.media import MediaLimits
 from agent.inputs.resolve import InputResolver
 from agent.runner import Runner
-from agent.settings import Settings
+from agent.settings import Settings, read_api_keys
 from agent.tasks.board import TaskBoard
 from agent.tasks.memory import MemoryStore
 from agent.tasks.store import TaskStore
@@ -45,10 +45,13 @@ def build_app(settings: Settings) -> web.Application:
         client_max_size=settings.max_body_bytes,
     )
     app[SETTINGS] = settings
+    app[API_KEYS] = read_api_keys(settings)
+    if not app[API_KEYS] and not settings.behind_gateway:
+        log.warning("agent.open", note="no AGENT_API_KEYS: whoever reaches the port can run workflows")
     app[BOARD] = TaskBoard(
         build_store(settings), are_redelivered=settings.behind_gateway, max_attempts=settings.max_attempts
     )
-    for group in (run, socket, tasks, health):
+    for group in (run, socket, tasks, health, hooks):
         app.add_routes(group.routes())
     app.cleanup_ctx.append(_run_parts)
     app.on_shutdown.append(_drain)

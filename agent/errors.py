@@ -139,6 +139,18 @@ class TaskConflict(AgentError):
     status = 409
 
 
+class NodeNotAllowed(AgentError):
+    """This server does not run nodes of this class. AGENT_NODES_ALLOW and AGENT_NODES_DENY decide."""
+
+    status = 403
+
+
+class HookNotAllowed(AgentError):
+    """This route is for the platform alone."""
+
+    status = 403
+
+
 class Unauthorized(AgentError):
     """An API key is needed: send it as X-Api-Key, or as Authorization: Bearer."""
 
@@ -205,6 +217,12 @@ class EngineUnavailable(AgentError):
     transient = True
 
 
+class EngineFailed(AgentError):
+    """ComfyUI cannot be started on this instance."""
+
+    transient = True
+
+
 class StoreUnavailable(AgentError):
     """The task store cannot be reached, so the result of an asynchronous task could not be kept. Try again later."""
 
@@ -227,6 +245,18 @@ class OutOfMemory(AgentError):
 
 class EngineDied(AgentError):
     """ComfyUI stopped while the task was running."""
+
+    transient = True
+
+
+class EngineStalled(AgentError):
+    """ComfyUI held the prompt as running, but did not work on it any more."""
+
+    transient = True
+
+
+class GpuBroken(AgentError):
+    """The GPU or its driver failed under ComfyUI, and only a fresh start of it helps."""
 
     transient = True
 

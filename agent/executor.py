@@ -15,7 +15,9 @@ from agent.errors import (
     AgentError,
     EngineDied,
     EngineMisbehaved,
+    EngineStalled,
     EngineUnavailable,
+    GpuBroken,
     InvalidWorkflow,
     NoOutput,
     OutOfMemory,
@@ -46,6 +48,9 @@ log = structlog.get_logger(__name__)
 
 #: How long a prompt is held back for the feed to connect; without it the run goes on over HTTP alone.
 FEED_SECONDS = 5
+
+#: Faults that stay with the engine's process until it is started anew.
+NEEDS_RESTART = (EngineStalled, GpuBroken)
 
 #: How long an engine slot stays taken by a prompt that was given up, but that the engine does not let go of.
 ABANDON_SECONDS = 600
@@ -117,11 +122,18 @@ class Executor:
         self, live: LiveTask, request: RunRequest, workflow: Workflow, generation: int
     ) -> Progress:
         """Run the prompt. The slot is free again only when the engine is done with it, however this ends."""
-        execution = Execution(self._client, self._feed, silence_seconds=self._settings.engine_silence_seconds)
+        execution = Execution(
+            self._client,
+            self._feed,
+            silence_seconds=self._settings.engine_silence_seconds,
+            stall_seconds=self._settings.engine_stall_seconds,
+        )
         with execution:
             try:
                 progress = await self._follow(live, request, workflow, execution)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, NEEDS_RESTART):
+                    self._engine.restart(f"{error.code}: {error.detail}", generation)
                 self._spawn(self._abandon(execution, generation))
                 raise
         self._slots.release()

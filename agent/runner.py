@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import structlog
@@ -23,7 +24,10 @@ from agent.errors import (
     AgentError,
     EngineDied,
     EngineLostPrompt,
+    EngineStalled,
+    GpuBroken,
     InternalError,
+    NodeNotAllowed,
     OutOfMemory,
     OutputCorrupt,
     OutputMissing,
@@ -42,11 +46,20 @@ from agent.tasks.board import TaskBoard, close_attempt
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
 from agent.tasks.store import ClaimLost
+from comfyui.workflow import Workflow
 
 log = structlog.get_logger(__name__)
 
 #: Faults after which this instance tries again itself: a fresh engine, freed memory or a fresh run may help.
-RETRIED_HERE = (EngineDied, EngineLostPrompt, OutOfMemory, OutputMissing, OutputCorrupt)
+RETRIED_HERE = (
+    EngineDied,
+    EngineLostPrompt,
+    EngineStalled,
+    GpuBroken,
+    OutOfMemory,
+    OutputMissing,
+    OutputCorrupt,
+)
 
 #: How long a cancel waits for the instance that runs the task before it answers what is known.
 CANCEL_SECONDS = 5
@@ -177,6 +190,7 @@ class Runner:
         live = self._live.get(task_id) if task_id else None
         if live is None:
             self._check_room()
+            self._check_policy(request.workflow)
             admitted = await self._admission.claim(request, task_id, is_background=is_background)
             if not isinstance(admitted, LiveTask) or admitted.work is not None:
                 return admitted
@@ -192,6 +206,18 @@ class Runner:
             raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
         if len(self._live) >= self._capacity:
             raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
+
+    def _check_policy(self, workflow: Workflow) -> None:
+        allow, deny = self._settings.nodes_allow, self._settings.nodes_deny
+        for node in workflow.nodes.values():
+            is_allowed = not allow or any(fnmatchcase(node.class_type, pattern) for pattern in allow)
+            if not is_allowed or any(fnmatchcase(node.class_type, pattern) for pattern in deny):
+                raise NodeNotAllowed(
+                    f'This server does not run nodes of class "{node.class_type}" (node "{node.id}").',
+                    node_id=node.id,
+                    node_title=node.title,
+                    node_class=node.class_type,
+                )
 
     def _begin(self, live: LiveTask, request: RunRequest) -> None:
         self._live[live.id] = live
@@ -243,7 +269,7 @@ class Runner:
             try:
                 collected = await self._executor.attempt(live, request)
             except RETRIED_HERE as error:
-                if len(live.record.attempts) >= self._settings.max_attempts:
+                if not self._may_try_again(live.record, error):
                     raise
                 log.warning("task.retried", error=error.code, detail=error.detail)
                 await self._executor.heal(error)
@@ -252,6 +278,14 @@ class Runner:
                 live.outputs = [item.data for item in collected]
                 live.update(outputs=[item.output for item in collected])
                 return
+
+    def _may_try_again(self, record: TaskRecord, error: AgentError) -> bool:
+        """Attempts remain, and memory that was short twice in a row will be short again."""
+        before = record.attempts[-2].error if len(record.attempts) > 1 else None
+        is_short_again = (
+            isinstance(error, OutOfMemory) and before is not None and before["code"] == error.code
+        )
+        return len(record.attempts) < self._settings.max_attempts and not is_short_again
 
     def _begin_attempt(self, live: LiveTask, error: AgentError) -> None:
         record = live.record

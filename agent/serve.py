@@ -17,6 +17,23 @@ log = structlog.get_logger(__name__)
 #: into its "502 Process exited unexpectedly".
 KEEP_ALIVE_SECONDS = 960
 
+#: Longest request line and header field. aiohttp's default would answer a task-id of 10,000 characters itself, in
+#: plain text; with this it is refused like any other wrong one.
+LONGEST_LINE_BYTES = 64 * 1024
+
+
+def web_runner(settings: Settings) -> web.AppRunner:
+    """The service inside a web server that listens nowhere yet."""
+    return web.AppRunner(
+        build_app(settings),
+        handler_cancellation=True,  # a caller who hangs up cancels what he alone waits for
+        keepalive_timeout=KEEP_ALIVE_SECONDS,
+        access_log=None,
+        shutdown_timeout=5,
+        max_line_size=LONGEST_LINE_BYTES,
+        max_field_size=LONGEST_LINE_BYTES,
+    )
+
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain and stop. Raises OSError when the port cannot be had."""
@@ -24,13 +41,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    runner = web.AppRunner(
-        build_app(settings),
-        handler_cancellation=True,  # a caller who hangs up cancels what he alone waits for
-        keepalive_timeout=KEEP_ALIVE_SECONDS,
-        access_log=None,
-        shutdown_timeout=5,
-    )
+    runner = web_runner(settings)
     await runner.setup()
     try:
         site = web.TCPSite(runner, settings.host, settings.port, backlog=512)

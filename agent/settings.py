@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -64,6 +65,9 @@ class Settings(BaseSettings):
         default_factory=list,
         description="Comma-separated keys, one of which each request must carry. None: open.",
     )
+    api_keys_file: str | None = Field(
+        None, description="A file with further keys, one a line; # begins a comment."
+    )
     cors_origins: WordList = Field(
         default_factory=list,
         description="Comma-separated origins whose pages may call the API. None: no other.",
@@ -95,6 +99,18 @@ class Settings(BaseSettings):
     engine_start_seconds: float = Field(600, gt=0, description="How long ComfyUI may take to become ready.")
     engine_silence_seconds: float = Field(
         2, gt=0, description="Without an event for this long, a running prompt is looked up over HTTP."
+    )
+    engine_stall_seconds: float = Field(
+        900,
+        gt=0,
+        description="A prompt that runs this long without any sign of life has hung: ComfyUI is restarted.",
+    )
+    nodes_allow: WordList = Field(
+        default_factory=list,
+        description="Comma-separated node classes that may run, * as wildcard. None: all.",
+    )
+    nodes_deny: WordList = Field(
+        default_factory=list, description="Comma-separated node classes that may not run, * as wildcard."
     )
     shutdown_seconds: float = Field(
         25, ge=0, description="How long running tasks may take to finish at shutdown."
@@ -183,6 +199,22 @@ def load_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
         return Settings(**overrides)
     except ValidationError as exc:
         raise SettingsError("\n".join(_say(error) for error in exc.errors())) from None
+
+
+def read_api_keys(settings: Settings) -> tuple[bytes, ...]:
+    """Every key that opens the API, from the setting and from the file. Raises SettingsError."""
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    if settings.api_keys_file:
+        try:
+            lines = Path(settings.api_keys_file).read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise SettingsError(f"AGENT_API_KEYS_FILE: {exc}") from None
+        keys += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not keys:
+            raise SettingsError(
+                "AGENT_API_KEYS_FILE: there is no key in it, and without one the API would be open"
+            )
+    return tuple(key.encode() for key in keys)
 
 
 def _say(error: Any) -> str:

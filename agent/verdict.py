@@ -7,6 +7,8 @@ from typing import Any
 from agent.errors import (
     AgentError,
     EngineLostPrompt,
+    EngineStalled,
+    GpuBroken,
     NodeFailed,
     OutOfMemory,
     PromptInterrupted,
@@ -21,6 +23,11 @@ from comfyui.workflow import Workflow
 #: Classes that PyTorch and ComfyUI raise when memory is short.
 OUT_OF_MEMORY = ("torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError", "OutOfMemoryError", "MemoryError")
 
+#: Newer PyTorch gives a failed GPU a class of its own; older versions raise a RuntimeError with this text, and
+#: everything that runs in the same process afterwards fails the same way.
+GPU_ERRORS = ("torch.AcceleratorError", "AcceleratorError")
+BROKEN_GPU = "CUDA error:"
+
 #: Stack lines kept of a node's exception: the last ones, where it happened.
 TRACEBACK_LINES = 12
 
@@ -32,6 +39,8 @@ def failure_of(ended: Ended, workflow: Workflow) -> AgentError | None:
             return None
         case Result.LOST:
             return EngineLostPrompt()
+        case Result.STALLED:
+            return EngineStalled()
         case Result.INTERRUPTED:
             return PromptInterrupted()
         case Result.FAILED:
@@ -84,7 +93,11 @@ def blocked_warning(event: PromptFailed, workflow: Workflow) -> dict[str, Any]:
 
 
 def _node_failure(event: PromptFailed, workflow: Workflow) -> AgentError:
-    kind = OutOfMemory if event.exception_type in OUT_OF_MEMORY else NodeFailed
+    kind: type[AgentError] = NodeFailed
+    if event.exception_type in OUT_OF_MEMORY:
+        kind = OutOfMemory
+    elif event.exception_type in GPU_ERRORS or BROKEN_GPU in event.message:
+        kind = GpuBroken
     title = workflow.title(event.node)
     return kind(
         f'Node "{event.node}" ({title}) failed: {event.exception_type}: {event.message}',

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import structlog
 
@@ -31,6 +31,7 @@ class Result(StrEnum):
     FAILED = "failed"  #: a node raised
     INTERRUPTED = "interrupted"
     LOST = "lost"  #: neither queued, nor running, nor in the history
+    STALLED = "stalled"  #: running for ever: the engine shows no sign of work on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,13 @@ class Ended(Event):
     history: HistoryEntry | None = field(default=None, repr=False)
 
 
+_Finish = PromptSucceeded | PromptFailed | PromptInterrupted
+
+
 class Execution:
     """Submits one prompt and follows it. A context manager, entered once:
 
-        with Execution(client, feed, silence_seconds=5) as execution:
+        with Execution(client, feed, silence_seconds=2, stall_seconds=900) as execution:
             await execution.submit(graph)
             async for event in execution.events():
                 ...  # the last one is an Ended
@@ -54,12 +58,14 @@ class Execution:
     Leaving it does not stop the prompt; `stop` does, also afterwards.
     """
 
-    def __init__(self, client: Client, feed: Feed, *, silence_seconds: float) -> None:
+    def __init__(self, client: Client, feed: Feed, *, silence_seconds: float, stall_seconds: float) -> None:
         self.prompt_id = str(uuid.uuid4())
         self._client, self._feed, self._silence_seconds = client, feed, silence_seconds
         self._follower = feed.follow(self.prompt_id)
+        self._stall_seconds, self._silent_seconds = stall_seconds, 0.0
+        self._is_running = False
         self._missed_events = False
-        self._finish: PromptSucceeded | PromptFailed | PromptInterrupted | None = None
+        self._finish: _Finish | None = None
 
     def __enter__(self) -> Self:
         self._events = self._follower.__enter__()
@@ -93,28 +99,24 @@ class Execution:
         while True:
             patience = END_GRACE_SECONDS if self._finish is not None else self._silence_seconds
             event = await self._next(patience)
+            ended: Ended | None = None
             match event:
-                case None | ConnectionRestored():
-                    if ended := await self._look_up():
-                        if event is None and self._finish is None:
-                            self._feed.reconnect()  # it ended, and this socket was not told
-                        yield ended
-                        return
+                case None:
+                    ended = await self._after_silence(patience)
+                case ConnectionRestored():
+                    ended = await self._look_up()
                 case ConnectionLost():
                     self._missed_events = True
                 case PromptEnded():
                     ended = await self._end()
-                    if ended is not None:
-                        yield ended
-                        return
-                case PromptSucceeded() | PromptInterrupted():
-                    self._finish = event
-                    yield event
-                case PromptFailed(is_blocked_output=False):
-                    self._finish = event
-                    yield event
                 case _:
+                    self._silent_seconds = 0.0
+                    if _is_finish(event):
+                        self._finish = event
                     yield event
+            if ended is not None:
+                yield ended
+                return
 
     async def stop(self) -> Ended:
         """Take the prompt out of the queue, or interrupt it, and wait until the engine is done with it.
@@ -139,6 +141,20 @@ class Execution:
                 return await self._events.get()
         return None
 
+    async def _after_silence(self, seconds: float) -> Ended | None:
+        """Look the prompt up. One that runs in silence for too long has met a dead worker thread: ComfyUI goes on
+        answering over HTTP then, for ever. The sum counts waits, not the clock, which jumps when an instance is
+        frozen; and a prompt that only waits in the queue is no sign of anything."""
+        ended = await self._look_up()
+        if ended is not None:
+            if self._finish is None:
+                self._feed.reconnect()  # it ended, and this socket was not told
+            return ended
+        self._silent_seconds = self._silent_seconds + seconds if self._is_running else 0.0
+        if self._silent_seconds >= self._stall_seconds:
+            return Ended(self.prompt_id, Result.STALLED)
+        return None
+
     async def _end(self) -> Ended | None:
         """What the final message means: only with every event at hand is it enough by itself."""
         if self._missed_events or self._finish is None:
@@ -155,15 +171,24 @@ class Execution:
         """Ask the engine. None: the prompt waits or runs, or the engine does not answer at the moment."""
         try:
             entry = await self._client.history(self.prompt_id)
-            if entry is None and self.prompt_id not in await self._client.queue():
+            if entry is None:
+                queue = await self._client.queue()
+                self._is_running = self.prompt_id in queue.running
+                if self.prompt_id in queue:
+                    return None
                 # It may have ended between the two questions.
                 entry = await self._client.history(self.prompt_id)
-                if entry is None:
-                    return Ended(self.prompt_id, Result.LOST)
         except ComfyUIError as exc:
             log.debug("prompt.not_looked_up", prompt_id=self.prompt_id, reason=str(exc))
             return None
-        return None if entry is None else _ended(self.prompt_id, entry)
+        return Ended(self.prompt_id, Result.LOST) if entry is None else _ended(self.prompt_id, entry)
+
+
+def _is_finish(event: Event) -> TypeGuard[_Finish]:
+    """Whether only the final message can come after this event."""
+    if isinstance(event, PromptFailed):
+        return not event.is_blocked_output
+    return isinstance(event, PromptSucceeded | PromptInterrupted)
 
 
 def _ended(prompt_id: str, entry: HistoryEntry) -> Ended:

@@ -10,6 +10,7 @@ from agent.tasks.board import TaskBoard
 from comfyui.engine import Engine
 
 SETTINGS = web.AppKey("settings", Settings)
+API_KEYS = web.AppKey("api_keys", tuple[bytes, ...])
 ENGINE = web.AppKey("engine", Engine)
 BOARD = web.AppKey("board", TaskBoard)
 RUNNER = web.AppKey("runner", Runner)

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import web
 
-from agent.api.keys import SETTINGS
+from agent.api.hooks import HOOK_PATHS
+from agent.api.keys import API_KEYS, SETTINGS
 from agent.api.render import error_response
 from agent.errors import (
     AgentError,
@@ -26,8 +27,8 @@ log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-#: Platforms ask these without credentials.
-OPEN_PATHS = ("/healthz", "/readyz")
+#: Platforms ask these without credentials; the hooks check their caller themselves.
+OPEN_PATHS = ("/healthz", "/readyz", *HOOK_PATHS)
 
 
 @web.middleware
@@ -60,15 +61,11 @@ async def render_errors(request: web.Request, handler: Handler) -> web.StreamRes
 @web.middleware
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Where keys are configured, a request needs one. Both headers count: the platform uses Authorization too."""
-    keys = request.app[SETTINGS].api_keys
+    keys = request.app[API_KEYS]
     if keys and request.path not in OPEN_PATHS:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = [request.headers.get("X-Api-Key", ""), token if scheme.lower() == "bearer" else ""]
-        matches = [
-            hmac.compare_digest(key.get_secret_value().encode(), candidate.encode())
-            for key in keys
-            for candidate in given
-        ]
+        matches = [hmac.compare_digest(key, candidate.encode()) for key in keys for candidate in given]
         if not any(matches):
             raise Unauthorized
     return await handler(request)

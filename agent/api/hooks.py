@@ -1,0 +1,64 @@
+"""Function Compute's lifecycle hooks: POST /initialize before the first request, GET /pre-stop before the end."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from aiohttp import web
+
+from agent.api.keys import ENGINE, RUNNER, SETTINGS
+from agent.api.render import json_response
+from agent.errors import EngineFailed, HookNotAllowed
+from comfyui.engine import EngineState
+from comfyui.errors import EngineFailedError
+
+#: Routes that the platform calls without our API key.
+HOOK_PATHS = ("/initialize", "/pre-stop")
+
+#: The platform gives the initializer 300 seconds, and counts an error against the caller.
+INITIALIZE_SECONDS = 270
+
+
+def routes() -> list[web.RouteDef]:
+    return [web.post("/initialize", initialize), web.get("/pre-stop", pre_stop)]
+
+
+async def initialize(request: web.Request) -> web.Response:
+    """Wait for the engine. An engine that only needs longer is no error: the first task will wait for it too.
+
+    One that cannot start is a 500, upon which the platform replaces the instance.
+    """
+    _check_caller(request)
+    engine = request.app[ENGINE]
+    try:
+        await engine.wait_ready(INITIALIZE_SECONDS)
+    except EngineFailedError as exc:
+        if engine.state is EngineState.FAILED:
+            raise EngineFailed(f"ComfyUI cannot be started: {exc}") from None
+    return json_response({"status": "ok", "engine": engine.state})
+
+
+async def pre_stop(request: web.Request) -> web.Response:
+    """Take no more tasks, and answer when those that run have finished or were put back."""
+    _check_caller(request)
+    await request.app[RUNNER].drain()
+    return json_response({"status": "ok"})
+
+
+def _check_caller(request: web.Request) -> None:
+    """The platform names the hook in a header that its gateway lets no caller set. Without it only programs on this
+    machine may call: neither strangers nor a web page in somebody's browser shall drain the instance."""
+    control_path = request.headers.get("x-fc-control-path")
+    if request.app[SETTINGS].behind_gateway and control_path is not None:
+        is_allowed = control_path == request.path
+    else:
+        is_allowed = _is_loopback(request.remote) and "Sec-Fetch-Site" not in request.headers
+    if not is_allowed:
+        raise HookNotAllowed
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        return ip_address(address or "").is_loopback
+    except ValueError:
+        return False
