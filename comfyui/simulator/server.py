@@ -105,7 +105,7 @@ class Server:
         if "number" in body:
             return float(body["number"])
         # Asked with `in` alone: a JSON list has no "front", and is answered with no_prompt instead of 500.
-        in_front = "front" in body and body["front"]  # noqa: RUF019
+        in_front = "front" in body and body["front"]
         number = -self.next_number if in_front else self.next_number
         self.next_number += 1
         return number

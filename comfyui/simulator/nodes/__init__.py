@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
-from comfyui.simulator.nodes import composing, images, lab, loaders, masks, media, sampling, saving, text
+from comfyui.simulator.nodes import (
+    batches,
+    composing,
+    conditioning,
+    filters,
+    images,
+    lab,
+    latents,
+    loaders,
+    masks,
+    media,
+    patterns,
+    sampling,
+    saving,
+    scaling,
+    text,
+)
 from comfyui.simulator.nodes.spec import NodeSpec
 
-STOCK = (images, composing, masks, text, loaders, sampling, saving, media)
+STOCK = (
+    images,
+    scaling,
+    filters,
+    batches,
+    composing,
+    masks,
+    text,
+    patterns,
+    loaders,
+    conditioning,
+    latents,
+    sampling,
+    saving,
+    media,
+)
 
 
 def node_classes(*, with_lab: bool) -> dict[str, NodeSpec]:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from comfyui.simulator.nodes.images import FROM_ZERO, IMAGES_MODULE, POST, scale
-from comfyui.simulator.nodes.spec import Registry, choice, flag, image, integer, mask, number, optional
-from comfyui.simulator.raster import Band, Raster, clamp, compute, solid
+from comfyui.simulator.nodes.images import FROM_ZERO, IMAGES_MODULE
+from comfyui.simulator.nodes.scaling import scale
+from comfyui.simulator.nodes.spec import Registry, choice, flag, image, integer, mask, optional
+from comfyui.simulator.raster import Band, Raster, compute, solid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 registry = Registry()
 node = registry.node
@@ -24,48 +25,6 @@ COMPOSITING: dict[str, Any] = {
 }
 COLORS = {"white": (1, 1, 1), "black": (0, 0, 0), "red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 PADDING = {"min": 0, "max": 16384, "step": 8}
-
-
-def _overlay(low: Any, high: Any) -> Any:
-    return (low <= 0.5) * (2 * low * high) + (low > 0.5) * (1 - 2 * (1 - low) * (1 - high))
-
-
-def _soft_light(low: Any, high: Any) -> Any:
-    deep = ((16 * low - 12) * low + 4) * low
-    curve = (low <= 0.25) * deep + (low > 0.25) * (low**0.5)
-    darker = low - (1 - 2 * high) * low * (1 - low)
-    return (high <= 0.5) * darker + (high > 0.5) * (low + (2 * high - 1) * (curve - low))
-
-
-BLENDS: dict[str, Callable[[Any, Any], Any]] = {
-    "normal": lambda low, high: high + low * 0.0,
-    "multiply": lambda low, high: low * high,
-    "screen": lambda low, high: 1 - (1 - low) * (1 - high),
-    "overlay": _overlay,
-    "soft_light": _soft_light,
-    "difference": lambda low, high: low - high,
-}
-
-
-@node(
-    "ImageBlend",
-    image("image1"),
-    image("image2"),
-    number("blend_factor", 0.5, min=0.0, max=1.0, step=0.01),
-    choice("blend_mode", tuple(BLENDS)),
-    outputs="IMAGE",
-    **POST,
-)
-def image_blend(image1: Raster, image2: Raster, blend_factor: float, blend_mode: str) -> tuple[Raster]:
-    if blend_mode not in BLENDS:
-        raise ValueError(f"Unsupported blend mode: {blend_mode}")
-    rule = BLENDS[blend_mode]
-    second = image2 if image1.size == image2.size else scale(image2, *image1.size, "bicubic")
-
-    def blend(low: Band, high: Band) -> Band:
-        return clamp(compute(lambda a, b: a * (1 - blend_factor) + rule(a, b) * blend_factor, low, high))
-
-    return (image1.combine(second, blend),)
 
 
 @node(

@@ -1,17 +1,16 @@
-"""Loaders and what is done to a model before sampling. Nothing is loaded: a model is its name."""
+"""Loaders of models and what changes models. Nothing is loaded: a model is its name."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from comfyui.simulator.nodes.spec import Registry, choice, image, integer, link, number, optional, string
+from comfyui.simulator.nodes.spec import Registry, choice, integer, link, number, optional
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfyui.simulator.folders import Folders
-    from comfyui.simulator.raster import Raster
 
 registry = Registry()
 node = registry.node
@@ -24,13 +23,6 @@ class Model:
     name: str
 
 
-@dataclass(frozen=True)
-class Conditioning:
-    """The texts that guide a sampler, joined."""
-
-    text: str
-
-
 def models(kind: str) -> Callable[[Folders], list[str]]:
     return lambda folders: folders.models(kind)
 
@@ -40,7 +32,6 @@ LORA_TEXT = (
     "applying styles. Multiple LoRA nodes can be linked together."
 )
 STRENGTH = {"min": -100.0, "max": 100.0, "step": 0.01}
-PERCENT = {"min": 0.0, "max": 1.0, "step": 0.001}
 ADVANCED = "advanced/loaders"
 
 
@@ -61,26 +52,6 @@ def load_checkpoint(ckpt_name: str) -> tuple[Model, Model | None, Model]:
     """A name with `noclip` in it plays a checkpoint without text encoder."""
     model = Model(ckpt_name)
     return model, None if "noclip" in ckpt_name else model, model
-
-
-@node(
-    "CLIPTextEncode",
-    string("text", multiline=True, dynamicPrompts=True, tooltip="The text to be encoded."),
-    link("clip", "CLIP", tooltip="The CLIP model used for encoding the text."),
-    outputs="CONDITIONING",
-    category="conditioning",
-    title="CLIP Text Encode (Prompt)",
-    description="Encodes a text prompt using a CLIP model into an embedding that can be used to guide the diffusion "
-    "model towards generating specific images.",
-    tooltips=("A conditioning containing the embedded text used to guide the diffusion model.",),
-)
-def encode_text(text: str, clip: Model | None) -> tuple[Conditioning]:
-    if clip is None:
-        raise RuntimeError(
-            "ERROR: clip input is invalid: None\n\nIf the clip is from a checkpoint loader node your checkpoint does "
-            "not contain a valid clip or text encoder model."
-        )
-    return (Conditioning(text),)
 
 
 @node(
@@ -139,36 +110,6 @@ def _with(model: Model, addition: str) -> Model:
 )
 def load_control_net(control_net_name: str) -> tuple[Model]:
     return (Model(control_net_name),)
-
-
-@node(
-    "ControlNetApplyAdvanced",
-    link("positive", "CONDITIONING"),
-    link("negative", "CONDITIONING"),
-    link("control_net", "CONTROL_NET"),
-    image(),
-    number("strength", 1.0, min=0.0, max=10.0, step=0.01),
-    number("start_percent", 0.0, **PERCENT),
-    number("end_percent", 1.0, **PERCENT),
-    optional(link("vae", "VAE")),
-    outputs=("CONDITIONING", "CONDITIONING"),
-    names=("positive", "negative"),
-    category="conditioning/controlnet",
-    title="Apply ControlNet",
-)
-def apply_control_net(
-    positive: Conditioning,
-    negative: Conditioning,
-    control_net: Model,
-    image: Raster,
-    strength: float,
-    start_percent: float,
-    end_percent: float,
-    vae: Model | None = None,  # noqa: ARG001 - only some control nets use it
-) -> tuple[Conditioning, Conditioning]:
-    width, height = image.size
-    guide = f"{control_net.name} {width}x{height} {strength} {start_percent}-{end_percent}"
-    return tuple(Conditioning(f"{one.text} [{guide}]") for one in (positive, negative))  # type: ignore[return-value]
 
 
 @node(
@@ -257,38 +198,3 @@ def load_upscale_model(model_name: str) -> tuple[Model]:
 )
 def set_last_layer(clip: Model, stop_at_clip_layer: int) -> tuple[Model]:
     return (_with(clip, f"layer {stop_at_clip_layer}"),)
-
-
-@node(
-    "ConditioningCombine",
-    link("conditioning_1", "CONDITIONING"),
-    link("conditioning_2", "CONDITIONING"),
-    outputs="CONDITIONING",
-    category="conditioning",
-    title="Conditioning (Combine)",
-)
-def combine_conditionings(conditioning_1: Conditioning, conditioning_2: Conditioning) -> tuple[Conditioning]:
-    return (Conditioning(f"{conditioning_1.text} | {conditioning_2.text}"),)
-
-
-@node(
-    "ConditioningZeroOut",
-    link("conditioning", "CONDITIONING"),
-    outputs="CONDITIONING",
-    category="advanced/conditioning",
-)
-def zero_out(conditioning: Conditioning) -> tuple[Conditioning]:  # noqa: ARG001 - it is what is forgotten
-    return (Conditioning(""),)
-
-
-@node(
-    "FluxGuidance",
-    link("conditioning", "CONDITIONING"),
-    number("guidance", 3.5, min=0.0, max=100.0, step=0.1),
-    outputs="CONDITIONING",
-    category="advanced/conditioning/flux",
-    module="comfy_extras.nodes_flux",
-    is_v3=True,
-)
-def flux_guidance(conditioning: Conditioning, guidance: float) -> tuple[Any]:
-    return (Conditioning(f"{conditioning.text} [guidance {guidance}]"),)

@@ -11,7 +11,7 @@ from PIL import PngImagePlugin
 
 from comfyui.simulator import NOTICE
 from comfyui.simulator.nodes.images import IMAGES_MODULE
-from comfyui.simulator.nodes.sampling import Latent
+from comfyui.simulator.nodes.latents import Latent
 from comfyui.simulator.nodes.spec import (
     Output,
     Registry,
