@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from agent.api import health, hooks, middleware, run, socket, tasks
+from agent.api import health, hooks, middleware, openapi, run, socket, tasks
 from agent.api.keys import API_KEYS, BOARD, ENGINE, RUNNER, SETTINGS
 from agent.executor import Executor
 from agent.inputs.fetch import Fetcher
@@ -51,8 +51,8 @@ def build_app(settings: Settings) -> web.Application:
     app[BOARD] = TaskBoard(
         build_store(settings), are_redelivered=settings.behind_gateway, max_attempts=settings.max_attempts
     )
-    for group in (run, socket, tasks, health, hooks):
-        app.add_routes(group.routes())
+    table = [e for group in (run, socket, tasks, health, hooks) for e in group.ENDPOINTS]
+    app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.cleanup_ctx.append(_run_parts)
     app.on_shutdown.append(_drain)
     return app

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from agent.api.endpoint import Answer, Endpoint
 from agent.api.keys import ENGINE
+from agent.api.models import Status
 from agent.api.render import json_response
 from agent.errors import EngineUnavailable
 from comfyui.engine import EngineState
-
-
-def routes() -> list[web.RouteDef]:
-    return [web.get("/healthz", alive), web.get("/readyz", ready)]
 
 
 async def alive(_request: web.Request) -> web.Response:
@@ -29,3 +27,9 @@ async def ready(request: web.Request) -> web.Response:
     # The lines after the first quote the engine's output, which is for the log: this route is open to everybody.
     reason = engine.reason.partition("\n")[0] or "it has not been started yet"
     raise EngineUnavailable(f"ComfyUI is not ready: {reason}.", state=engine.state.value, retry_after=2)
+
+
+ENDPOINTS = [
+    Endpoint("GET", "/healthz", alive, {200: Answer("Alive.", Status)}, tag="service"),
+    Endpoint("GET", "/readyz", ready, {200: Answer("Ready.", Status)}, tag="service"),
+]

@@ -6,7 +6,9 @@ from ipaddress import ip_address
 
 from aiohttp import web
 
+from agent.api.endpoint import Answer, Endpoint
 from agent.api.keys import ENGINE, RUNNER, SETTINGS
+from agent.api.models import Status
 from agent.api.render import json_response
 from agent.errors import EngineFailed, HookNotAllowed
 from comfyui.engine import EngineState
@@ -17,10 +19,6 @@ HOOK_PATHS = ("/initialize", "/pre-stop")
 
 #: The platform gives the initializer 300 seconds, and counts an error against the caller.
 INITIALIZE_SECONDS = 270
-
-
-def routes() -> list[web.RouteDef]:
-    return [web.post("/initialize", initialize), web.get("/pre-stop", pre_stop)]
 
 
 async def initialize(request: web.Request) -> web.Response:
@@ -62,3 +60,9 @@ def _is_loopback(address: str | None) -> bool:
         return ip_address(address or "").is_loopback
     except ValueError:
         return False
+
+
+ENDPOINTS = [
+    Endpoint("POST", "/initialize", initialize, {200: Answer("Initialized.", Status)}, tag="platform"),
+    Endpoint("GET", "/pre-stop", pre_stop, {200: Answer("Drained.", Status)}, tag="platform"),
+]

@@ -65,7 +65,11 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
     if keys and request.path not in OPEN_PATHS:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = [request.headers.get("X-Api-Key", ""), token if scheme.lower() == "bearer" else ""]
-        matches = [hmac.compare_digest(key, candidate.encode()) for key in keys for candidate in given]
+        matches = [
+            hmac.compare_digest(key, candidate.encode(errors="surrogateescape"))
+            for key in keys
+            for candidate in given
+        ]
         if not any(matches):
             raise Unauthorized
     return await handler(request)

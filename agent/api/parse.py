@@ -7,11 +7,12 @@ import re
 from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, FiniteFloat, StrictBool, StrictStr, ValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from agent.admission import RunRequest
 from agent.api.keys import SETTINGS
+from agent.api.models import RunOptions
 from agent.errors import BodyTooLarge, InvalidJson, InvalidOptions, InvalidTaskId, InvalidWorkflow
 from comfyui.errors import InvalidWorkflowError
 from comfyui.workflow import Workflow
@@ -20,28 +21,6 @@ from comfyui.workflow import Workflow
 INLINE_BYTES = 64 * 1024
 
 TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
-
-
-class RunOptions(BaseModel):
-    """What may stand beside the workflow in `{"prompt": workflow, ...}`.
-
-    They go to ComfyUI as they are. `client_id` and `prompt_id` are accepted from ComfyUI's own clients, and ignored:
-    the agent has its own.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    extra_data: dict[str, Any] | None = None
-    front: StrictBool | None = None
-    number: FiniteFloat | None = None
-    partial_execution_targets: list[StrictStr] | None = None
-    client_id: Any = None
-    prompt_id: Any = None
-
-    def for_engine(self) -> dict[str, Any]:
-        """The fields of POST /prompt, without those that are not set."""
-        names = {"front", "number", "partial_execution_targets"}
-        return self.model_dump(include=names, exclude_none=True)
 
 
 async def read_run_request(request: web.Request) -> RunRequest:

@@ -31,10 +31,7 @@ def error_response(error: AgentError, task_id: str | None = None) -> web.Respons
 
 def render_task(record: TaskRecord) -> dict[str, Any]:
     """The task record as the API shows it."""
-    return {
-        **record.model_dump(mode="json", exclude={"workflow_digest", "nodes"}),
-        "nodes": progress_map(record),
-    }
+    return {**record.model_dump(mode="json", exclude={"nodes"}), "nodes": progress_map(record)}
 
 
 def progress_map(record: TaskRecord) -> dict[str, Any]:

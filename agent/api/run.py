@@ -5,16 +5,14 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.admission import RunRequest
+from agent.api.endpoint import TASK_ID_HEADER, TASK_ID_SCHEMA, Answer, Endpoint, Parameter
 from agent.api.keys import BOARD, RUNNER, SETTINGS
+from agent.api.models import Accepted, NodeResult, RunBody
 from agent.api.parse import check_task_id, find_task_id, read_run_request
 from agent.api.render import error_response, json_response, progress_map, result_body
 from agent.errors import AgentError, InvalidQuery
 from agent.runner import Delivery
 from agent.tasks.record import State
-
-
-def routes() -> list[web.RouteDef]:
-    return [web.post("/api/run", run), web.get("/api/status", status)]
 
 
 async def run(request: web.Request) -> web.Response:
@@ -70,3 +68,33 @@ def _failure(request: web.Request, error: AgentError, task_id: str | None) -> we
     if error.transient and request.app[SETTINGS].behind_gateway:
         response.headers["x-fc-status"] = "404"  # makes the platform deliver an asynchronous task again
     return response
+
+
+ENDPOINTS = [
+    Endpoint(
+        "POST",
+        "/api/run",
+        run,
+        {
+            200: Answer("The final progress map with results.", dict[str, NodeResult]),
+            202: Answer("Accepted; poll the task.", Accepted),
+        },
+        (
+            TASK_ID_HEADER,
+            Parameter(
+                "X-Fc-Invocation-Type",
+                "header",
+                {"type": "string", "enum": ["Sync", "Async"]},
+                "Async: answer 202 at once and run in the background.",
+            ),
+        ),
+        RunBody,
+    ),
+    Endpoint(
+        "GET",
+        "/api/status",
+        status,
+        {200: Answer("The progress map; with results once the task has succeeded.", dict[str, NodeResult])},
+        (Parameter("id", "query", TASK_ID_SCHEMA, "The task's id; needed."),),
+    ),
+]

@@ -10,6 +10,7 @@ from aiohttp import WSMsgType, web
 from pydantic_core import from_json, to_json
 
 from agent.admission import RunRequest, new_task_id
+from agent.api.endpoint import TASK_ID_HEADER, Answer, Endpoint
 from agent.api.keys import RUNNER, SETTINGS
 from agent.api.parse import find_task_id, parse_run_request
 from agent.api.render import progress_map, result_body
@@ -28,12 +29,11 @@ FIRST_MESSAGE_SECONDS = 60
 PROGRESS_SECONDS = 0.05
 
 
-def routes() -> list[web.RouteDef]:
-    return [web.get("/api/run/ws", run)]
+async def run_socket(request: web.Request) -> web.WebSocketResponse:
+    """Run a workflow over a WebSocket, with progress on the way.
 
-
-async def run(request: web.Request) -> web.WebSocketResponse:
-    """The client's first message is the workflow. Its `{"type": "close"}`, or its going away, cancels the run."""
+    The client's first message is the workflow. Its `{"type": "close"}`, or its going away, cancels the run.
+    """
     task_id = find_task_id(request) or new_task_id()
     socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=request.app[SETTINGS].max_body_bytes)
     socket.headers["task-id"] = task_id
@@ -87,3 +87,14 @@ async def _until_left(socket: web.WebSocketResponse) -> None:
 async def _send(socket: web.WebSocketResponse, kind: str, data: bytes) -> None:
     """Send `{"type": kind, "data": data}`; `data` is JSON already, and may be large."""
     await socket.send_str((b'{"type":"%s","data":%s}' % (kind.encode(), data)).decode())
+
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/api/run/ws",
+        run_socket,
+        {101: Answer("A WebSocket.", media_type=None)},
+        (TASK_ID_HEADER,),
+    ),
+]

@@ -10,7 +10,9 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic_core import to_json
 
+from agent.api.endpoint import TASK_ID_IN_PATH, Answer, Endpoint, Parameter
 from agent.api.keys import BOARD, RUNNER
+from agent.api.models import QueueView, TaskPage
 from agent.api.parse import check_task_id
 from agent.api.render import json_response, render_task
 from agent.errors import InvalidQuery, OutputNotFound
@@ -34,17 +36,6 @@ SHOWN_IN_PLACE = (
 )
 
 
-def routes() -> list[web.RouteDef]:
-    return [
-        web.get("/api/tasks", list_tasks),
-        web.get("/api/tasks/{id}", show_task),
-        web.delete("/api/tasks/{id}", cancel_task),
-        web.get("/api/tasks/{id}/events", stream_task),
-        web.get("/api/tasks/{id}/outputs/{index}", fetch_output),
-        web.get("/api/queue", show_queue),
-    ]
-
-
 async def list_tasks(request: web.Request) -> web.Response:
     """Recent tasks, newest first. `next` is the value of `before` for the page after this one."""
     page = await request.app[BOARD].page(
@@ -54,6 +45,7 @@ async def list_tasks(request: web.Request) -> web.Response:
 
 
 async def show_task(request: web.Request) -> web.Response:
+    """The whole record of a task."""
     return json_response(render_task(await request.app[BOARD].get(_id(request))))
 
 
@@ -95,6 +87,7 @@ async def fetch_output(request: web.Request) -> web.Response:
 
 
 async def show_queue(request: web.Request) -> web.Response:
+    """What this instance runs, what waits on it, and how much it takes."""
     return json_response(request.app[RUNNER].queue())
 
 
@@ -136,3 +129,45 @@ def _limit(request: web.Request) -> int:
     if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= LARGEST_PAGE):
         raise InvalidQuery(f"limit is a number from 1 to {LARGEST_PAGE}.", parameter="limit")
     return int(given)
+
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/api/tasks",
+        list_tasks,
+        {200: Answer("A page of tasks.", TaskPage)},
+        (
+            Parameter("state", "query", {"type": "string", "enum": list(State)}, "Only tasks in this state."),
+            Parameter(
+                "limit",
+                "query",
+                {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE},
+                "At most so many.",
+            ),
+            Parameter("before", "query", {"type": "string"}, "The `next` of the page before."),
+        ),
+    ),
+    Endpoint("GET", "/api/tasks/{id}", show_task, {200: Answer("The task.", TaskRecord)}, (TASK_ID_IN_PATH,)),
+    Endpoint(
+        "DELETE", "/api/tasks/{id}", cancel_task, {200: Answer("The task.", TaskRecord)}, (TASK_ID_IN_PATH,)
+    ),
+    Endpoint(
+        "GET",
+        "/api/tasks/{id}/events",
+        stream_task,
+        {200: Answer("Server-Sent Events; each `data` is a task record.", media_type="text/event-stream")},
+        (TASK_ID_IN_PATH,),
+    ),
+    Endpoint(
+        "GET",
+        "/api/tasks/{id}/outputs/{index}",
+        fetch_output,
+        {200: Answer("The file.", media_type="*/*")},
+        (
+            TASK_ID_IN_PATH,
+            Parameter("index", "path", {"type": "integer", "minimum": 0}, "The output's index."),
+        ),
+    ),
+    Endpoint("GET", "/api/queue", show_queue, {200: Answer("The queue.", QueueView)}, tag="service"),
+]

@@ -66,7 +66,9 @@ class Feed:
             self._tell(channel, None)
 
     async def _run(self) -> None:
-        while True:
+        # Not "while True": a TaskGroup whose child fails at the moment of a cancellation forgets the latter on
+        # Python 3.11 (https://github.com/python/cpython/issues/116720).
+        while not self._closed:
             try:
                 async with self._client.pubsub() as pubsub:
                     await self._serve(pubsub)

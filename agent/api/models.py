@@ -1,0 +1,106 @@
+"""The JSON bodies of the HTTP interface, as types. The OpenAPI document is made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, RootModel, StrictBool, StrictStr
+
+from agent.tasks.record import NodeProgress, State, TaskRecord
+
+
+class RunOptions(BaseModel):
+    """What may stand beside the workflow in `{"prompt": workflow, ...}`.
+
+    They go to ComfyUI as they are. `client_id` and `prompt_id` are accepted from ComfyUI's own clients, and ignored:
+    the agent has its own.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    extra_data: dict[str, Any] | None = None
+    front: StrictBool | None = None
+    number: FiniteFloat | None = None
+    partial_execution_targets: list[StrictStr] | None = None
+    client_id: Any = None
+    prompt_id: Any = None
+
+    def for_engine(self) -> dict[str, Any]:
+        """The fields of POST /prompt, without those that are not set."""
+        names = {"front", "number", "partial_execution_targets"}
+        return self.model_dump(include=names, exclude_none=True)
+
+
+class WorkflowNode(BaseModel):
+    """One node in ComfyUI's API format; further fields pass through."""
+
+    model_config = ConfigDict(extra="allow")
+
+    class_type: Annotated[str, Field(min_length=1)]
+    inputs: dict[str, Any]
+
+
+Graph = Annotated[dict[str, WorkflowNode], Field(min_length=1, description="Node id -> node.")]
+
+
+class RunEnvelope(RunOptions):
+    """A workflow with options beside it."""
+
+    prompt: Graph
+
+
+class RunBody(RootModel[RunEnvelope | Graph]):
+    """A workflow in ComfyUI's API format, or an envelope around it."""
+
+
+class NodeResult(NodeProgress):
+    """A node's progress with its outputs as padded base64, in the order of `images`."""
+
+    results: list[str] = Field(default_factory=list)
+
+
+class Accepted(BaseModel):
+    """A task that runs in the background."""
+
+    task_id: str
+    state: State
+
+
+class TaskPage(BaseModel):
+    """Tasks, newest first. `next` is the `before` of the page after this one; null on the last."""
+
+    tasks: list[TaskRecord]
+    next: str | None
+
+
+class QueueView(BaseModel):
+    """Task ids on this instance, and how many tasks it takes at once."""
+
+    running: list[str]
+    queued: list[str]
+    capacity: int
+
+
+class Status(BaseModel):
+    """How the service or its engine is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    status: str
+
+
+class ErrorDetail(BaseModel):
+    """A sentence for people, whether a retry may help, and facts such as `node_id`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    detail: str
+    transient: bool
+
+
+class ErrorBody(BaseModel):
+    """Every error: `message` is a stable code."""
+
+    message: str
+    error: ErrorDetail
+    task_id: str | None = None
