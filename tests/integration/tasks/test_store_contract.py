@@ -11,7 +11,14 @@ from agent.errors import StoreUnavailable
 from agent.tasks.record import Attempt, NodeProgress, State, TaskRecord
 from agent.tasks.store import Claim, ClaimLost, Stored, TaskStore
 from tests.integration.tasks.conftest import MakeStores
-from tests.integration.tasks.steps import Follower, claim_of, eventually, lease_to_end, make_task
+from tests.integration.tasks.steps import (
+    WAIT_SECONDS,
+    Follower,
+    claim_of,
+    eventually,
+    lease_to_end,
+    make_task,
+)
 
 SHORT = 0.05  # seconds; of a lease or a life that shall end within the test
 
@@ -275,6 +282,19 @@ class TestWatching:
             await store.write(claim, make_task(claim.task_id, state=State.SUCCEEDED))
         for follower in followers:
             assert await follower.to_end() is State.SUCCEEDED
+
+    async def test_slow_follower_gets_the_last_change(self, store: TaskStore, other: TaskStore) -> None:
+        claim = await claim_of(store, make_task())
+        async with aclosing(other.watch("task-1")) as changes, asyncio.timeout(WAIT_SECONDS):
+            seen = await anext(changes)
+            while seen.record.progress == 0:  # until it is told of changes
+                await store.write(claim, make_task(progress=0.1))
+                seen = await anext(changes)
+            for progress in (0.2, 0.3, 0.4):
+                await store.write(claim, make_task(progress=progress))
+            await store.write(claim, make_task(state=State.SUCCEEDED))
+            await asyncio.sleep(0.1)  # the follower is busy while the news come in
+            assert [stored async for stored in changes][-1].record.state is State.SUCCEEDED
 
     async def test_two_hundred_watchers_see_the_end(self, store: TaskStore, other: TaskStore) -> None:
         claims = [await claim_of(store, make_task(f"task-{i}")) for i in range(20)]
