@@ -111,7 +111,7 @@ def _grown(band: Band, *, shrink: bool, corners: bool) -> Band:
     """Each pixel takes the greatest (least) of its neighbours; the edge is continued."""
     width, height = band.size
     padded = Image.new("F", (width + 2, height + 2))
-    padded.paste(band.resize((width + 2, height + 2), Image.Resampling.NEAREST), (0, 0))
+    # Corners first, then sides, then the middle: what is left of each at the rim continues the edge.
     for x, y in ((0, 0), (2, 0), (0, 2), (2, 2), (0, 1), (2, 1), (1, 0), (1, 2), (1, 1)):
         padded.paste(band, (x, y))
     result = band

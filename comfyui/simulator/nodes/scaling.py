@@ -8,10 +8,12 @@ from PIL import Image
 
 from comfyui.simulator.nodes.images import FROM_ZERO, IMAGES_MODULE, joined
 from comfyui.simulator.nodes.spec import Registry, choice, image, integer, number
-from comfyui.simulator.raster import Raster, from_image
+from comfyui.simulator.raster import Band, Raster, from_image
 
 registry = Registry()
 node = registry.node
+
+TRANSPOSE = Image.Transpose.TRANSPOSE
 
 UPSCALES = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
 
@@ -48,19 +50,41 @@ def centered(picture: Raster, width: int, height: int) -> Raster:
 
 
 def scale(picture: Raster, width: int, height: int, method: str) -> Raster:
-    """Scale every frame. bilinear and bicubic do not average when shrinking, as in torch."""
-    if method == "lanczos":
-        return joined(
-            [from_image(one.resize((width, height), Image.Resampling.LANCZOS)) for one in picture.to_images()]
-        )
-    if method in {"nearest-exact", "area"}:
-        rule = Image.Resampling.NEAREST if method == "nearest-exact" else Image.Resampling.BOX
-        return picture.map(lambda band: band.resize((width, height), rule))
-    old_width, old_height = picture.size
-    matrix = (old_width / width, 0, 0, 0, old_height / height, 0)
-    sampling = Image.Resampling.BICUBIC if method == "bicubic" else Image.Resampling.BILINEAR
-    affine = Image.Transform.AFFINE
-    return picture.map(lambda band: band.transform((width, height), affine, matrix, sampling))
+    """Scale every frame as torch does, except that bicubic uses Pillow's kernel, which is a little softer."""
+    if (width, height) == picture.size and method != "lanczos":
+        return picture
+    match method:
+        case "lanczos":  # ComfyUI goes through 8-bit Pillow images here
+            images = picture.to_images()
+            return joined(
+                [from_image(one.resize((width, height), Image.Resampling.LANCZOS)) for one in images]
+            )
+        case "nearest-exact":
+            return picture.map(lambda band: band.resize((width, height), Image.Resampling.NEAREST))
+        case "area":
+            return picture.map(
+                lambda band: _averaged(_averaged(band, width).transpose(TRANSPOSE), height).transpose(
+                    TRANSPOSE
+                )
+            )
+        case _:
+            sampling = Image.Resampling.BICUBIC if method == "bicubic" else Image.Resampling.BILINEAR
+            return picture.map(lambda band: _sampled(band, width, height, sampling))
+
+
+def _averaged(band: Band, width: int) -> Band:
+    """Each column is the mean of the whole columns it covers, as torch's adaptive pooling takes them."""
+    result = Image.new("F", (width, band.height))
+    for x in range(width):
+        window = (x * band.width // width, 0, -(-(x + 1) * band.width // width), band.height)
+        result.paste(band.resize((1, band.height), Image.Resampling.BOX, window), (x, 0))
+    return result
+
+
+def _sampled(band: Band, width: int, height: int, sampling: Image.Resampling) -> Band:
+    """Interpolate at the centres; unlike Pillow's resize, shrinking does not average."""
+    matrix = (band.width / width, 0, 0, 0, band.height / height, 0)
+    return band.transform((width, height), Image.Transform.AFFINE, matrix, sampling)
 
 
 @node(
