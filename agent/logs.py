@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor
 
 from agent.settings import LogFormat
@@ -36,6 +37,21 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(level=logging.WARNING, handlers=[_Relay()], force=True)
+
+
+class _Relay(logging.Handler):
+    """Brings what libraries log into the same form. A caller's broken HTTP is no fault of ours: no traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        has_trace = record.exc_info is not None and not isinstance(record.exc_info[1], HttpProcessingError)
+        structlog.get_logger(record.name).log(
+            record.levelno,
+            "library.message",
+            library=record.name,
+            message=record.getMessage(),
+            exc_info=record.exc_info if has_trace else None,
+        )
 
 
 def _in_order(_logger: Any, _method: str, event: EventDict) -> EventDict:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 
 from agent.errors import AgentError
 from agent.settings import Settings, variable
+from tests.ports import free_port, wait_until_ready
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -27,12 +24,6 @@ def commands_of(document: Path) -> list[str]:
     """The shell blocks of a document, without those that need what no fresh machine has."""
     blocks = BLOCK.findall(document.read_text())
     return [text for language, flags, text in blocks if language == "bash" and "skip" not in flags]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -55,7 +46,7 @@ def test_readme_commands_work_as_a_newcomer_types_them(
     argv = start.replace(".venv/bin/", f"{Path(sys.executable).parent}/").split()
     with subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as service:
         try:
-            wait_until_ready(port)
+            wait_until_ready(f"http://127.0.0.1:{port}")
             for call in calls:
                 script = call.replace("localhost:9000", f"127.0.0.1:{port}")
                 subprocess.run(
@@ -72,18 +63,6 @@ def test_readme_commands_work_as_a_newcomer_types_them(
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def wait_until_ready(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-                assert answer.status == 200
-                return
-        except URLError:
-            assert time.monotonic() < deadline, "the service did not become ready"
-            time.sleep(0.05)  # there is nothing to wait on from outside
-
-
 def test_settings_page_lists_each_setting_with_its_default_and_description() -> None:
     page = (ROOT / "docs/settings.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", page, re.MULTILINE))
@@ -96,7 +75,7 @@ def test_settings_page_lists_each_setting_with_its_default_and_description() -> 
 
 def test_api_page_lists_each_error_with_its_status() -> None:
     page = (ROOT / "docs/api.md").read_text()
-    rows = {code: rest for code, rest in re.findall(r"^\| `([A-Z]\w+)` \| (.*) \|$", page, re.MULTILINE)}
+    rows = dict(re.findall(r"^\| `([A-Z]\w+)` \| (.*) \|$", page, re.MULTILINE))
     expected = {
         code: f"{kind.status} | {'yes' if kind.transient else ''} | {kind().detail}"
         for code, kind in AgentError.by_code.items()
