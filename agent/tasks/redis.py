@@ -36,7 +36,6 @@ OUTPUT_PATIENCE = 4  # outputs are large: how much longer they may take than oth
 BATCH = 100  # index entries that `page` looks at in one go
 BATCHES = 20  # goes a call
 
-
 Command = tuple[str | int | bytes, ...]
 
 
@@ -102,7 +101,7 @@ class RedisStore(TaskStore):
 
     async def read(self, task_id: str) -> Stored | None:
         snapshot = await self._snapshot(task_id)
-        return snapshot and snapshot.stored
+        return snapshot.stored if snapshot else None
 
     async def take(
         self, record: TaskRecord, *, expected_fence: int, owner: str, lease_seconds: float
@@ -150,15 +149,14 @@ class RedisStore(TaskStore):
         with self._feed.listen(self._changes(task_id), notice.put):
             while not seen.stored.record.state.is_final:
                 message = await notice.get(self._reread_seconds)
-                if message is not None:
-                    news: Snapshot | None = _to_snapshot(message.split(b"\n", 4))
-                    # Overtaken by a read on the other connection.
-                    if news is None or news.version <= seen.version:
-                        continue
-                else:
+                if message is None:
                     news = await self._snapshot_if_reachable(task_id, seen)
+                else:
+                    news = _to_snapshot(message.split(b"\n", 4))
                 if news is None:
                     return
+                if message is not None and news.version <= seen.version:
+                    continue  # a read on the other connection has overtaken it
                 if news.stored != seen.stored:
                     yield news.stored
                 seen = news
