@@ -53,6 +53,7 @@ def build_app(settings: Settings) -> web.Application:
     )
     table = [e for group in (run, socket, tasks, health, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
+    app.on_response_prepare.append(middleware.show_to_page)
     app.cleanup_ctx.append(_run_parts)
     app.on_shutdown.append(_drain)
     return app

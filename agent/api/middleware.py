@@ -30,6 +30,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: Platforms ask these without credentials; the hooks check their caller themselves.
 OPEN_PATHS = ("/healthz", "/readyz", *HOOK_PATHS)
 
+#: Request headers that a page of another origin may set.
+PAGE_HEADERS = ("Content-Type", "Authorization", "X-Api-Key", "task-id", "X-Fc-Invocation-Type")
+
 
 @web.middleware
 async def render_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -82,21 +85,38 @@ async def check_origin(request: web.Request, handler: Handler) -> web.StreamResp
     A browser would send a foreign page's POST or WebSocket even where CORS hides the answer from it, and any page
     could spend the GPU.
     """
-    origin = request.headers.get("Origin")
-    if origin is None or urlsplit(origin).netloc == request.host:
-        return await handler(request)
-    allowed = request.app[SETTINGS].cors_origins
-    if "*" not in allowed and origin not in allowed:
+    if "Origin" in request.headers and not _is_own_page(request) and not _is_allowed_page(request):
         raise OriginNotAllowed
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        response: web.StreamResponse = web.Response(status=204)
-        response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
-        response.headers["Access-Control-Allow-Headers"] = "Content-Type, Authorization, X-Api-Key, task-id"
-        response.headers["Access-Control-Max-Age"] = "600"
-    else:
-        response = await handler(request)
-    if not response.prepared:
-        response.headers["Access-Control-Allow-Origin"] = origin
+        if not _is_allowed_page(request):
+            return await handler(request)
+        return web.Response(
+            status=204,
+            headers={
+                "Access-Control-Allow-Methods": "GET, POST, DELETE",
+                "Access-Control-Allow-Headers": ", ".join(PAGE_HEADERS),
+                "Access-Control-Max-Age": "600",
+            },
+        )
+    return await handler(request)
+
+
+async def show_to_page(request: web.Request, response: web.StreamResponse) -> None:
+    """Let a configured page read the answer, errors and event streams included. A signal, not a middleware: what is
+    streamed leaves before a middleware sees it."""
+    if "Origin" in request.headers and _is_allowed_page(request):
+        response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
         response.headers["Access-Control-Expose-Headers"] = "task-id, Location, Retry-After"
         response.headers["Vary"] = "Origin"
-    return response
+
+
+def _is_own_page(request: web.Request) -> bool:
+    try:
+        return urlsplit(request.headers["Origin"]).netloc == request.host
+    except ValueError:
+        return False
+
+
+def _is_allowed_page(request: web.Request) -> bool:
+    allowed = request.app[SETTINGS].cors_origins
+    return "*" in allowed or request.headers.get("Origin") in allowed
