@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from aiohttp import web
 
+from agent.api.parse import invite_body
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -48,7 +50,7 @@ class Endpoint:
     tag: str = field(default="tasks", kw_only=True)
 
     def route(self) -> web.RouteDef:
-        return web.route(self.method, self.path, self.handler)
+        return web.route(self.method, self.path, self.handler, expect_handler=invite_body)
 
     @property
     def description(self) -> str:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, RootModel, StrictBool, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    RootModel,
+    StrictBool,
+    StrictStr,
+    field_validator,
+)
 
 from agent.tasks.record import NodeProgress, State, TaskRecord
 
@@ -24,6 +34,12 @@ class RunOptions(BaseModel):
     partial_execution_targets: list[StrictStr] | None = None
     client_id: Any = None
     prompt_id: Any = None
+
+    @field_validator("extra_data")
+    @classmethod
+    def _is_json(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        json.dumps(value, allow_nan=False)  # 1e400 is read as infinity, and would go on as null
+        return value
 
     def for_engine(self) -> dict[str, Any]:
         """The fields of POST /prompt, without those that are not set."""

@@ -36,7 +36,7 @@ async def parse_run_request(body: bytes) -> RunRequest:
 
 def find_task_id(request: web.Request) -> str | None:
     """The caller's name for the task: header `task-id`, else the platform's. Raises InvalidTaskId."""
-    given = request.headers.get("task-id") or request.headers.get("x-fc-async-task-id")
+    given = request.headers.get("task-id", request.headers.get("x-fc-async-task-id"))
     return None if given is None else check_task_id(given)
 
 
@@ -46,13 +46,23 @@ def check_task_id(given: str) -> str:
     return given
 
 
+async def invite_body(request: web.Request) -> None:
+    """Answer `Expect: 100-continue`, unless the announced body will be refused: then it need not be sent."""
+    if not _is_too_large(request):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _is_too_large(request: web.Request) -> bool:
+    return (request.content_length or 0) > request.app[SETTINGS].max_body_bytes
+
+
 async def _read_body(request: web.Request) -> bytes:
     limit = request.app[SETTINGS].max_body_bytes
     too_large = BodyTooLarge(
         f"The request body is larger than {limit} bytes. Send input images as URLs, or raise AGENT_MAX_BODY_BYTES.",
         limit=limit,
     )
-    if (request.content_length or 0) > limit:
+    if _is_too_large(request):
         raise too_large
     try:
         return await request.read()
