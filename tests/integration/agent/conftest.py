@@ -1,0 +1,100 @@
+"""Agents to test. Where COMFYUI_ROOT names a checkout, tests marked `real` have a real ComfyUI behind theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.agent.service import Agent, engine_of, settings_of
+from tests.integration.inputs.conftest import MediaServer
+from tests.integration.simulator.process import free_port
+
+REAL_ROOT = os.environ.get("COMFYUI_ROOT", "")
+REAL_START_SECONDS = 120
+
+MakeAgent = Callable[..., Awaitable[Agent]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One event loop for this folder, so that its tests can share agents."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+def pytest_report_header() -> str:
+    return f"ComfyUI behind tests marked real: {REAL_ROOT or 'simulator (COMFYUI_ROOT is not set)'}"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def simulated_agent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Agent]:
+    base = tmp_path_factory.mktemp("simulator")
+    settings = settings_of(fetch_allow=["127.0.0.1"], **engine_of(base, "--model", "tiny.safetensors"))
+    async with Agent(settings) as agent:
+        await agent.ready()
+        yield agent
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def real_agent() -> AsyncIterator[Agent]:
+    settings = settings_of(
+        fetch_allow=["127.0.0.1"],
+        comfyui_root=REAL_ROOT,
+        comfyui_python=os.environ.get("COMFYUI_PYTHON"),
+        comfyui_args=os.environ.get("COMFYUI_ARGS", ""),
+        comfyui_port=free_port(),
+    )
+    async with Agent(settings) as agent:
+        await agent.ready(REAL_START_SECONDS)
+        yield agent
+
+
+@pytest.fixture
+def agent(request: pytest.FixtureRequest) -> Agent:
+    """The shared one, with an idle engine that behaves."""
+    is_real = REAL_ROOT and request.node.get_closest_marker("real")
+    shared: Agent = request.getfixturevalue("real_agent" if is_real else "simulated_agent")
+    return shared
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def make_agent(agent: Agent, tmp_path: Path) -> AsyncIterator[MakeAgent]:
+    """Start agents with settings of their own. They use the shared engine, or with `engine=[switches]` a simulator
+    of their own."""
+    async with contextlib.AsyncExitStack() as stack:
+        count = 0
+
+        async def make(*, engine: list[str] | None = None, wait: bool = True, **settings: Any) -> Agent:
+            nonlocal count
+            count += 1
+            where: dict[str, Any] = {"comfyui_url": agent.engine.url}
+            if engine is not None:
+                where = engine_of(tmp_path / f"engine{count}", *engine)
+            elif "comfyui_command" in settings:
+                where = {"comfyui_port": free_port()}
+            made = await stack.enter_async_context(Agent(settings_of(**{**where, **settings})))
+            if wait:
+                await made.ready()
+            return made
+
+        yield make
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def faulty(agent: Agent) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """Make the shared simulator misbehave until the end of the test."""
+    yield agent.engine.fault
+    await agent.engine.fault()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def media() -> AsyncIterator[MediaServer]:
+    """A loopback HTTP server: fill its `answers` and `handlers`."""
+    async with MediaServer().listening() as server:
+        yield server
