@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Coroutine
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -25,7 +25,7 @@ from agent.errors import (
     OutputMissing,
     UnknownNodeClass,
 )
-from agent.inputs.resolve import InputResolver
+from agent.inputs.resolve import InputResolver, Prefetch
 from agent.outputs.collect import Collected, collect
 from agent.seeds import replace_random_seeds
 from agent.settings import Settings
@@ -87,27 +87,29 @@ class Executor:
         gone, whatever was going on.
         """
         watch = _Stopwatch(live)
-        try:
-            generation = await self._engine.wait_ready(self._settings.engine_start_seconds)
-        except EngineFailedError as exc:
-            raise EngineUnavailable(f"ComfyUI is not running on this instance: {exc}") from None
-        watch.note("engine")
-        return await self._unless_gone(generation, self._on_engine(live, request, generation, watch))
+        async with aclosing(self._resolver.prefetch(request.workflow)) as prefetch:
+            try:
+                generation = await self._engine.wait_ready(self._settings.engine_start_seconds)
+            except EngineFailedError as exc:
+                raise EngineUnavailable(f"ComfyUI is not running on this instance: {exc}") from None
+            watch.note("engine")
+            work = self._on_engine(live, request, generation, prefetch, watch)
+            return await self._unless_gone(generation, work)
 
     async def heal(self, error: AgentError) -> None:
         """Make the engine forget what the fault may have come from; a dead engine needs nothing."""
         if isinstance(error, OutOfMemory | OutputMissing | OutputCorrupt):
-            with contextlib.suppress(ComfyUIError):  # the next attempt will meet what is wrong
+            with suppress(ComfyUIError):  # the next attempt will meet what is wrong
                 await self._client.free(unload_models=isinstance(error, OutOfMemory), free_memory=True)
 
     async def _on_engine(
-        self, live: LiveTask, request: RunRequest, generation: int, watch: _Stopwatch
+        self, live: LiveTask, request: RunRequest, generation: int, prefetch: Prefetch, watch: _Stopwatch
     ) -> list[Collected]:
         catalog = await self._load_catalog(generation)
         _check_classes(request.workflow, catalog)
         workflow, seeds = replace_random_seeds(request.workflow, catalog)
         live.update(seeds=seeds)
-        workflow = await self._resolver.resolve(workflow, catalog)
+        workflow = await self._resolver.resolve(workflow, catalog, prefetch)
         watch.note("inputs")
         await self._slots.acquire()
         watch.note("queue")

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.errors import AgentError, InvalidInput
 from agent.inputs.decode import decode_base64, looks_like_base64, parse_data_uri
-from agent.inputs.fetch import Fetcher
+from agent.inputs.fetch import Fetched, Fetcher
 from agent.inputs.media import Media, MediaKind, MediaLimits, inspect
 from comfyui.catalog import Catalog, MediaInput
 from comfyui.client import Client, FileRef
@@ -24,7 +24,33 @@ LONGEST_NAME = 1024
 #: Below this a check is done before a thread has started.
 INLINE_BYTES = 32 * 1024
 
+#: Inputs of all tasks that are in memory at the same time.
+PARALLEL_INPUTS = 16
+
+#: Names under which loaders take files. Only these are fetched before the engine has said which inputs are media.
+MEDIA_NAMES = ("image", "mask", "video", "audio", "file")
+
 WANTED = "Send an http(s) URL, a data URI, base64, or the name of a file in ComfyUI's input folder."
+
+
+class Prefetch:
+    """Downloads that were begun early. Close it when the task needs them no more."""
+
+    def __init__(self, fetcher: Fetcher, workflow: Workflow | None = None) -> None:
+        self._fetcher = fetcher
+        self._begun: dict[str, asyncio.Task[Fetched]] = {}
+        for url in _likely_urls(workflow) if workflow else ():
+            self._begun[url] = asyncio.create_task(fetcher.fetch(url))
+
+    async def fetch(self, url: str) -> Fetched:
+        """The file at `url`, from the download under way if there is one. Raises as `Fetcher.fetch`."""
+        begun = self._begun.pop(url, None)
+        return await (begun if begun is not None else self._fetcher.fetch(url))
+
+    async def aclose(self) -> None:
+        for task in self._begun.values():
+            task.cancel()
+        await asyncio.gather(*self._begun.values(), return_exceptions=True)
 
 
 class InputResolver:
@@ -33,12 +59,17 @@ class InputResolver:
     def __init__(self, client: Client, fetcher: Fetcher, limits: MediaLimits) -> None:
         self._client, self._fetcher, self._limits = client, fetcher, limits
         self._uploaded: dict[str, str] = {}
+        self._gate = asyncio.Semaphore(PARALLEL_INPUTS)
+
+    def prefetch(self, workflow: Workflow) -> Prefetch:
+        """Begin to download what must be media, while the engine that could say for certain still starts."""
+        return Prefetch(self._fetcher, workflow)
 
     def forget_uploads(self) -> None:
         """The engine was started anew and may have lost its input folder."""
         self._uploaded.clear()
 
-    async def resolve(self, workflow: Workflow, catalog: Catalog) -> Workflow:
+    async def resolve(self, workflow: Workflow, catalog: Catalog, prefetch: Prefetch) -> Workflow:
         """The workflow with every media input replaced by a file name; all inputs are fetched at the same time.
 
         Raises the first InvalidInput, InputNotFetched, InputForbidden or InputTooLarge with `node_id`, `node_title`
@@ -54,7 +85,8 @@ class InputResolver:
 
         async def settle(kind: str, value: str, items: list[MediaInput]) -> None:
             try:
-                name = await self._resolve_one(value, MediaKind(kind))
+                async with self._gate:
+                    name = await self._resolve_one(value, MediaKind(kind), prefetch)
             except AgentError as error:
                 error.detail = f"{_say(items[0], workflow)}: {error.detail}"
                 raise _at(error, items[0], workflow) from None
@@ -68,12 +100,12 @@ class InputResolver:
             raise failures.exceptions[0] from None
         return workflow.with_inputs(changes) if changes else workflow
 
-    async def _resolve_one(self, value: str, kind: MediaKind) -> str:
+    async def _resolve_one(self, value: str, kind: MediaKind, prefetch: Prefetch) -> str:
         text = value.strip()
         scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text[:32])
         match scheme and scheme[1].lower():
             case "http" | "https":
-                fetched = await self._fetcher.fetch(text)
+                fetched = await prefetch.fetch(text)
                 return await self._hand_over(fetched.data, kind, fetched.filename or fetched.content_type)
             case "data":
                 media_type, data = await _in_thread(
@@ -101,6 +133,14 @@ class InputResolver:
         if media.name not in self._uploaded:
             self._uploaded[media.name] = await self._client.upload(media.name, media.data)
         return self._uploaded[media.name]
+
+
+def _likely_urls(workflow: Workflow) -> set[str]:
+    """URLs in inputs that are called as loaders call theirs, on nodes that load: those without a link."""
+    loaders = (node for node in workflow.nodes.values() if not any(node.links()))
+    values = (node.inputs.get(name) for node in loaders for name in MEDIA_NAMES)
+    texts = {value.strip() for value in values if isinstance(value, str)}
+    return {text for text in texts if re.match(r"https?://\S+$", text, re.IGNORECASE)}
 
 
 def parse_file_name(value: str) -> FileRef | None:
