@@ -64,7 +64,9 @@ def build_store(settings: Settings) -> TaskStore:
     if settings.redis_url is None:
         log.info("store.memory", note="tasks are known to this process alone; set REDIS_URL to share them")
         return MemoryStore(
-            record_ttl_seconds=settings.task_ttl_seconds, output_ttl_seconds=settings.task_ttl_seconds
+            record_ttl_seconds=settings.task_ttl_seconds,
+            output_ttl_seconds=settings.task_ttl_seconds,
+            max_output_bytes=settings.memory_output_bytes,
         )
     from agent.tasks.redis import RedisStore  # noqa: PLC0415 - costs a tenth of a second where it is not needed
 
@@ -73,6 +75,7 @@ def build_store(settings: Settings) -> TaskStore:
         prefix=settings.redis_prefix,
         record_ttl_seconds=settings.task_ttl_seconds,
         output_ttl_seconds=settings.task_ttl_seconds,
+        timeout_seconds=settings.redis_timeout_seconds,
     )
 
 
@@ -100,6 +103,17 @@ def plan_engine(settings: Settings) -> tuple[str, Launch | None]:
     return address.url, Launch(argv, folder, child_environment(os.environ))
 
 
+def engine_limits(settings: Settings) -> EngineLimits:
+    """How patient the supervisor is. Several probes fit into the time after which a silent engine has hung."""
+    hang_seconds = settings.engine_hang_seconds
+    return EngineLimits(
+        start_seconds=settings.engine_start_seconds,
+        probe_seconds=min(5, hang_seconds / 12),
+        probe_timeout_seconds=min(10, hang_seconds / 6),
+        unresponsive_seconds=hang_seconds,
+    )
+
+
 async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     """Start the parts one by one and stop them in reverse."""
     settings, board = app[SETTINGS], app[BOARD]
@@ -114,7 +128,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     async def probe() -> None:
         await client.system_stats(timeout=10)
 
-    engine = Engine(url, launch, probe, EngineLimits(start_seconds=settings.engine_start_seconds))
+    engine = Engine(url, launch, probe, engine_limits(settings))
     engine.on_change(lambda e: feed.resume() if e.state is EngineState.READY else feed.pause())
     limits = MediaLimits(max_bytes=settings.max_input_bytes, max_pixels=settings.max_input_pixels)
     resolver = InputResolver(client, fetcher, limits)

@@ -92,6 +92,11 @@ class Settings(BaseSettings):
     task_ttl_seconds: int = Field(
         86_400, gt=0, description="How long a finished task and its outputs are kept."
     )
+    memory_output_bytes: int = Field(
+        256 * 2**20,
+        gt=0,
+        description="Without REDIS_URL: bytes of outputs kept for later; the oldest go first.",
+    )
     lease_seconds: float = Field(
         30, gt=0, description="A task whose instance is silent for this long is lost."
     )
@@ -105,6 +110,11 @@ class Settings(BaseSettings):
         gt=0,
         description="A prompt that runs this long without any sign of life has hung: ComfyUI is restarted.",
     )
+    engine_hang_seconds: float = Field(
+        60,
+        gt=0,
+        description="A ComfyUI that answers no HTTP request for this long has hung: it is restarted.",
+    )
     nodes_allow: WordList = Field(
         default_factory=list,
         description="Comma-separated node classes that may run, * as wildcard. None: all.",
@@ -116,6 +126,9 @@ class Settings(BaseSettings):
         25, ge=0, description="How long running tasks may take to finish at shutdown."
     )
     redis_prefix: str = Field("comfyui-agent:", description="Begins every key in Redis.")
+    redis_timeout_seconds: float = Field(
+        5, gt=0, description="A silent Redis is given up after one and a half times this long."
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_format: LogFormat = Field(LogFormat.AUTO, description="text, json, or auto: text on a terminal.")
 
