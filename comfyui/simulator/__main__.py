@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -52,7 +53,9 @@ async def _serve(options: Options, faults: Faults, base: Path) -> int:
     trouble = Trouble(faults, lambda: loop.call_soon_threadsafe(block_for_ever))
     folders = Folders(base, options.models)
     engine = Engine(options, folders, faults, node_classes(with_lab=options.lab_nodes), sockets, trouble)
-    runner = web.AppRunner(Server(engine, queue, features).application(), access_log=None, shutdown_timeout=0)
+    runner = web.AppRunner(
+        Server(engine, queue, features).application(), access_log=_access_log(options), shutdown_timeout=0
+    )
     await runner.setup()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGINT, stopped.set)
@@ -63,6 +66,7 @@ async def _serve(options: Options, faults: Faults, base: Path) -> int:
         outbox.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await outbox
+        sockets.cut()
         await runner.cleanup()
 
 
@@ -102,6 +106,13 @@ def _base_directory(given: Path | None) -> Iterator[Path]:
         yield fresh
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _access_log(options: Options) -> logging.Logger | None:
+    if not options.verbose:
+        return None
+    logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+    return logging.getLogger("comfyui.simulator")
 
 
 def _log(text: str) -> None:

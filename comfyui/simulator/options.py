@@ -8,6 +8,20 @@ from pathlib import Path
 
 from comfyui.simulator.faults import Fault, FaultSpecError, parse_fault
 
+IGNORED = (
+    "--cpu",
+    "--gpu-only",
+    "--highvram",
+    "--normalvram",
+    "--lowvram",
+    "--novram",
+    "--disable-smart-memory",
+    "--disable-auto-launch",
+    "--disable-all-custom-nodes",
+    "--disable-api-nodes",
+)
+"""Switches of ComfyUI that change nothing here, so that a command line written for it starts the simulator too."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -67,7 +81,7 @@ def parse_options(argv: list[str]) -> Options:
         models=tuple(args.model),
         uuid_only=args.prompt_id == "uuid-only",
         progress_state=not args.no_progress_state and args.protocol != "0.3.40",
-        verbose=args.verbose,
+        verbose=args.verbose == "DEBUG",
         faults=tuple(args.fault),
         fault_state=args.fault_state,
         argv=("comfyui.simulator", *argv),
@@ -126,7 +140,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--protocol", choices=["0.3.64", "0.3.40"], default="0.3.64", help="0.3.40: before progress_state")
     add("--no-progress-state", action="store_true", help="the same as --protocol 0.3.40")
-    add("--verbose", action="store_true", help="log requests and faults")
+    add(
+        "--verbose",
+        nargs="?",
+        const="DEBUG",
+        default="INFO",
+        metavar="LEVEL",
+        help="DEBUG: log every request",
+    )
+    for flag in IGNORED:
+        add(flag, action="store_true", help=argparse.SUPPRESS)
     add("--fault", type=_fault, action="append", default=[], metavar="SPEC", help="see faults.py; repeatable")
     add("--fault-state", type=Path, metavar="FILE", help="where times=K is counted over restarts")
     return parser

@@ -99,6 +99,11 @@ class Sockets:
             self._clients.pop(client_id, None)
         return socket
 
+    def cut(self) -> None:
+        """End every connection without a close frame, as a ComfyUI that is stopped does."""
+        for client in list(self._clients.values()):
+            _abort(client)
+
     async def _greet(self, client_id: str) -> None:
         await self._send_now("status", {"status": self._queue_info(), "sid": client_id}, client_id)
         if self.running_client == client_id and self.running_node is not None:
@@ -141,8 +146,7 @@ class Sockets:
         self._sent += 1
         at = {"message": str(self._sent)}
         if self._faults.take("drop-socket", **at) or self._faults.take("drop-socket", event=message.name):
-            if client.request.transport:
-                client.request.transport.abort()
+            _abort(client)
             return
         try:
             if isinstance(message.content, bytes):
@@ -151,3 +155,8 @@ class Sockets:
                 await client.socket.send_str(message.content)
         except (OSError, RuntimeError):
             pass  # the connection is gone; its handler will notice and unregister
+
+
+def _abort(client: Client) -> None:
+    if client.request.transport:
+        client.request.transport.abort()

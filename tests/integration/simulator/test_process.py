@@ -27,6 +27,19 @@ async def test_interrupt_signal_ends_with_0_and_terminate_at_once(start: Start) 
         assert await one.wait() == code
 
 
+async def test_interrupt_signal_waits_neither_for_the_prompt_nor_for_clients(
+    start: Start, connect: Connect
+) -> None:
+    one = await start("--lab-nodes")
+    talk = await connect(one)
+    sleep = {"class_type": "LabSleep", "inputs": {"image": ["1", 0], "seconds": 60}}
+    await talk.submit(simple() | {"2": save(["3", 0]), "3": sleep})
+    await _until_executing(talk, "3")
+    one.process.send_signal(signal.SIGINT)
+    assert await one.wait(5) == 0
+    assert await talk.closed() == 1006
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_own_base_directory_is_gone_afterwards(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "comfyui.simulator", "--port", str(free_port())]
