@@ -14,6 +14,9 @@ from typing import Any
 from comfyui.errors import InvalidWorkflowError
 
 SEED_INPUTS = ("seed", "noise_seed")
+#: So many nodes of a circle are named in its error.
+LONGEST_CIRCLE = 12
+
 EXPORT_HINT = 'In ComfyUI choose "Workflow > Export (API)" and send that file.'
 
 
@@ -39,7 +42,14 @@ class Node:
 
 def is_link(value: Any) -> bool:
     """Whether ComfyUI reads this input value as a link to another node's output."""
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int
+    # ComfyUI takes a fraction or a boolean for a slot as well (comfy_execution/graph_utils.py). It has to be a link
+    # here too: one to a missing node, at a node that no output needs, kills ComfyUI's worker thread.
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int | float)
+    )
 
 
 class Workflow:
@@ -72,9 +82,18 @@ class Workflow:
         }
 
     def title(self, node_id: str) -> str:
-        """The node's title in the editor, or its class; the id itself for nodes that ComfyUI made by expansion."""
-        node = self.nodes.get(node_id) or self.nodes.get(node_id.split(".", 1)[0])
-        return node.title if node else node_id
+        """The node's title in the editor, or its class; that of its origin for a node that ComfyUI made by
+        expansion, and the id itself for one that is not of this workflow."""
+        origin = self.origin(node_id)
+        return self.nodes[origin].title if origin is not None else node_id
+
+    def origin(self, node_id: str) -> str | None:
+        """The workflow's node that an id belongs to: itself, or the node that ComfyUI expanded into "ID.0.0.1"."""
+        while node_id not in self.nodes:
+            node_id, dot, _ = node_id.rpartition(".")
+            if not dot:
+                return None
+        return node_id
 
     def steps(self, node_id: str) -> int:
         """How much work a node is beside others: a sampler counts its steps, anything else 1.
@@ -125,10 +144,19 @@ class Workflow:
         try:
             order.prepare()
         except CycleError as exc:
-            circle = exc.args[1]
+            circle: list[str] = exc.args[1]  # each one feeds the next, and the last is the first
+            shown = (
+                circle
+                if len(circle) <= LONGEST_CIRCLE
+                else [*circle[: LONGEST_CIRCLE - 1], "...", circle[-1]]
+            )
+            node = self.nodes[circle[1]]
+            name = next(name for name, source in node.links() if source == circle[0])
             raise InvalidWorkflowError(
-                f"The links of the workflow form a circle: {' -> '.join(reversed(circle))}.",
-                node_id=circle[0],
+                f'The links of the workflow form a circle: {" -> ".join(shown)}. Input "{name}" of node {_say(node)} '
+                "is a part of it.",
+                node_id=node.id,
+                input_name=name,
             ) from None
 
 
@@ -157,10 +185,28 @@ def _check_node(node_id: str, node: Any) -> None:
             node_id=node_id,
         )
     for name, value in node["inputs"].items():
-        if isinstance(value, float) and not math.isfinite(value):
+        if not _is_finite(value):
             raise InvalidWorkflowError(
-                f'Input "{name}" of {where} is not a finite number.', node_id=node_id, input_name=name
+                f'Input "{name}" of {where} holds a number that is not finite.',
+                node_id=node_id,
+                input_name=name,
             )
+    if not _is_finite({name: value for name, value in node.items() if name != "inputs"}):
+        raise InvalidWorkflowError(f"{where} holds a number that is not finite.", node_id=node_id)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether every number in it can be sent as JSON: 1e400 is read as infinity."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            return False
+        if isinstance(one, list):
+            waiting.extend(one)
+        elif isinstance(one, dict):
+            waiting.extend(one.values())
+    return True
 
 
 def _title(node: dict[str, Any]) -> str:
