@@ -60,8 +60,10 @@ class Catalog:
 
     def number_range(self, class_type: str, input_name: str) -> tuple[int, int] | None:
         """Smallest and largest value of an INT input, or None if it is not one or has no bounds."""
-        options = _options(dict(self._inputs(class_type)).get(input_name))
-        low, high = options.get("min"), options.get("max")
+        spec = dict(self._inputs(class_type)).get(input_name)
+        if not isinstance(spec, list) or spec[:1] != ["INT"]:
+            return None
+        low, high = _options(spec).get("min"), _options(spec).get("max")
         return (low, high) if isinstance(low, int) and isinstance(high, int) else None
 
     def _inputs(self, class_type: str) -> Iterator[tuple[str, Any]]:
@@ -77,5 +79,5 @@ def _options(spec: Any) -> Mapping[str, Any]:
 
 def _choices(spec: Any) -> frozenset[str]:
     """Old nodes list their choices in place of the type, newer ones under "options"."""
-    choices = spec[0] if isinstance(spec[0], list) else _options(spec).get("options", [])
-    return frozenset(c for c in choices if isinstance(c, str))
+    choices = spec[0] if isinstance(spec[0], list) else _options(spec).get("options")
+    return frozenset(c for c in choices or () if isinstance(c, str))
