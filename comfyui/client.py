@@ -6,7 +6,8 @@ is UnexpectedAnswerError. Methods may be called at the same time; one keep-alive
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,7 +83,8 @@ class Client:
     async def system_stats(self, timeout: float | None = None) -> dict[str, Any]:
         """Version, memory and devices. Answers as soon as the engine is ready for prompts; `timeout` in seconds."""
         stats = await self._get_json("/system_stats", timeout=timeout)
-        self.version = str((stats.get("system") or {}).get("comfyui_version") or "")
+        with _reading("GET /system_stats"):
+            self.version = str((stats.get("system") or {}).get("comfyui_version") or "")
         return stats
 
     async def object_info(self) -> dict[str, Any]:
@@ -111,14 +113,19 @@ class Client:
         response = await self._request("POST", "/prompt", content=to_json(body))
         if response.status_code == 400:
             answer = _json(response, "POST /prompt")
-            raise PromptRejectedError(answer.get("error") or {}, answer.get("node_errors") or {})
+            error = answer.get("error")
+            if not isinstance(error, dict):  # a mere sentence in versions of 2023
+                error = {"message": error}
+            raise PromptRejectedError(error, _node_errors(answer))
         answer = _json(_expect_200(response, "POST /prompt"), "POST /prompt")
-        return Submitted(answer["prompt_id"], answer["number"], answer.get("node_errors") or {})
+        with _reading("POST /prompt"):
+            return Submitted(str(answer["prompt_id"]), float(answer["number"]), _node_errors(answer))
 
     async def queue(self) -> Queue:
         answer = await self._get_json("/queue")
-        pending = sorted(answer["queue_pending"], key=lambda item: (item[0], item[1]))
-        return Queue(tuple(i[1] for i in answer["queue_running"]), tuple(i[1] for i in pending))
+        with _reading("GET /queue"):
+            pending = sorted(answer["queue_pending"], key=lambda item: (item[0], item[1]))
+            return Queue(tuple(i[1] for i in answer["queue_running"]), tuple(i[1] for i in pending))
 
     async def dequeue(self, prompt_id: str) -> None:
         """Take a pending prompt out of the queue. Nothing tells whether it was there."""
@@ -139,9 +146,11 @@ class Client:
         entry = (await self._get_json(f"/history/{prompt_id}")).get(prompt_id)
         if entry is None:
             return None
-        status = entry.get("status") or {}
-        messages = tuple((m[0], m[1]) for m in status.get("messages") or ())
-        return HistoryEntry(status.get("status_str") == "success", entry.get("outputs") or {}, messages)
+        with _reading("GET /history"):
+            status = entry.get("status") or {}
+            messages = tuple((m[0], m[1]) for m in status.get("messages") or ())
+            outputs = {node: ui for node, ui in (entry.get("outputs") or {}).items() if isinstance(ui, dict)}
+            return HistoryEntry(status.get("status_str") == "success", outputs, messages)
 
     async def forget(self, prompt_ids: Iterable[str]) -> None:
         """Remove history entries; each holds its whole graph."""
@@ -176,8 +185,9 @@ class Client:
             files={"image": (name, data, "application/octet-stream")},
         )
         answer = _json(_expect_200(response, "POST /upload/image"), "POST /upload/image")
-        subfolder = answer.get("subfolder")
-        return f"{subfolder}/{answer['name']}" if subfolder else str(answer["name"])
+        with _reading("POST /upload/image"):
+            subfolder = answer.get("subfolder")
+            return f"{subfolder}/{answer['name']}" if subfolder else str(answer["name"])
 
     async def _get_json(self, path: str, timeout: float | None = None) -> dict[str, Any]:
         response = await self._request("GET", path, timeout=timeout or TIMEOUT)
@@ -208,6 +218,21 @@ def _expect_200(response: Response, what: str) -> Response:
     if response.status_code != 200:
         raise UnexpectedAnswerError(what, response.status_code, response.text)
     return response
+
+
+def _node_errors(answer: dict[str, Any]) -> dict[str, Any]:
+    """Older versions send an empty list for none."""
+    found = answer.get("node_errors")
+    return found if isinstance(found, dict) else {}
+
+
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """What goes wrong while an answer is read is the answer's fault: it lacks what the protocol promises."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as exc:
+        raise UnexpectedAnswerError(what, 200, f"not as expected ({type(exc).__name__}: {exc})") from exc
 
 
 def _json(response: Response, what: str) -> dict[str, Any]:
