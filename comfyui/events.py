@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 from pydantic_core import from_json
 
 Number = int | float
+
+#: What reading a message of another form than it should have can raise.
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +149,32 @@ def parse(message: str | bytes) -> Event:
             return _parse_binary(message)
         envelope = from_json(message)
         return parse_data(envelope["type"], envelope.get("data") or {})
-    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as exc:
+    except MALFORMED as exc:
         return Unknown(None, f"malformed ({type(exc).__name__})")
 
 
 def parse_data(kind: str, data: dict[str, Any]) -> Event:
-    """The event of a message that is decoded already; history entries keep some. Raises if it is malformed."""
-    prompt = data.get("prompt_id")
+    """The event of a message that is decoded already; history entries keep some. Never raises either."""
+    try:
+        return _parse_data(kind, data)
+    except MALFORMED as exc:
+        return Unknown(None, f"malformed {kind} ({type(exc).__name__})"[:100])
+
+
+def _parse_data(kind: str, data: dict[str, Any]) -> Event:
+    prompt = _text(data.get("prompt_id"))
     match kind:
         case "executing":
             return _parse_executing(prompt, data)
         case "progress":
-            return NodeAdvanced(prompt, str(data["node"]), data["value"], data["max"])
+            return NodeAdvanced(prompt, str(data["node"]), _number(data["value"]), _number(data["max"]))
         case "progress_state":
             return NodesReported(prompt, {str(k): _parse_state(k, v) for k, v in data["nodes"].items()})
         case "executed":
             node = str(data["node"])
-            return NodeExecuted(prompt, node, str(data.get("display_node") or node), data.get("output") or {})
+            return NodeExecuted(
+                prompt, node, str(data.get("display_node") or node), _object(data.get("output"))
+            )
         case "execution_start":
             return PromptStarted(prompt)
         case "execution_cached":
@@ -189,7 +202,9 @@ def _parse_executing(prompt: str | None, data: dict[str, Any]) -> Event:
 
 def _parse_state(node: str, state: dict[str, Any]) -> NodeState:
     display_node = str(state.get("display_node_id") or node)
-    return NodeState(display_node, state["value"], state["max"], state.get("state") == "finished")
+    return NodeState(
+        display_node, _number(state["value"]), _number(state["max"]), state.get("state") == "finished"
+    )
 
 
 def _parse_error(prompt: str | None, data: dict[str, Any]) -> PromptFailed:
@@ -214,12 +229,28 @@ def _parse_binary(message: bytes) -> Event:
             (length,) = struct.unpack_from(">I", message, 4)
             about = from_json(message[8 : 8 + length])
             return PreviewImage(
-                about.get("prompt_id"),
-                about.get("display_node_id") or about.get("node_id"),
-                about.get("image_type", "image/jpeg"),
+                _text(about.get("prompt_id")),
+                _text(about.get("display_node_id") or about.get("node_id")),
+                _text(about.get("image_type")) or "image/jpeg",
                 message[8 + length :],
             )
         case 3:
             return Ignored(None)  # a text for the editor, sent to everybody
         case _:
             return Unknown(None, f"binary {kind}")
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A node's output may be null; anything else but an object is a custom node's mistake, and shows nothing."""
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> Number:
+    """Progress is weighed and shown, so it has to be a number that can be: custom nodes send what they like."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("not a number")
+    return value
