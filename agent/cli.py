@@ -1,57 +1,136 @@
-"""The command `comfyui-agent`."""
+"""The command `comfyui-agent`. Each command imports what it needs itself: the service must start quickly."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Any
+import errno
+import os
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from agent import __version__
 
+if TYPE_CHECKING:
+    from agent.settings import Settings
+
+#: A command line or a setting that makes no sense: the same call cannot succeed. Anything else that fails is 1.
+WRONG_USE = 2
+
 app = typer.Typer(
-    help="Runs ComfyUI workflows behind one HTTP interface.", no_args_is_help=True, add_completion=False
+    help="Runs ComfyUI workflows behind one HTTP interface.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help reads the same on a terminal, in a pipe and in a log
+    pretty_exceptions_enable=False,
 )
 
 
-@app.callback(invoke_without_command=True)
-def main_options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    if version:
-        typer.echo(__version__)
+class ServeCommand(TyperCommand):
+    """Ends its help with the settings, without loading them for anything else."""
+
+    def get_help(self, ctx: Any) -> str:
+        from agent.settings_help import settings_help  # noqa: PLC0415
+
+        return f"{super().get_help(ctx)}\n\n{settings_help(_bold)}"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"comfyui-agent {__version__}")
         raise typer.Exit
 
 
-@app.command()
+@app.callback()
+def main_options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Runs ComfyUI workflows behind one HTTP interface."""
+
+
+@app.command(cls=ServeCommand)
 def serve(
-    host: Annotated[str | None, typer.Option(help="Overrides AGENT_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(help="Overrides AGENT_PORT.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; overrides AGENT_HOST.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port to listen on; overrides AGENT_PORT.", metavar="PORT"),
+    ] = None,
 ) -> None:
     """Start the service: open the port, then start the engine."""
-    from agent.logs import configure_logs  # noqa: PLC0415 - other commands start quicker without the service
+    import asyncio  # noqa: PLC0415
+
+    from agent.logs import configure_logs  # noqa: PLC0415
     from agent.serve import serve as run_service  # noqa: PLC0415
-    from agent.settings import SettingsError, load_settings  # noqa: PLC0415
     from comfyui.errors import EngineFailedError  # noqa: PLC0415
 
-    given: dict[str, Any] = {"host": host, "port": port}
+    settings = _load_settings(host=host, port=port)
+    configure_logs(settings.log_format, settings.log_level)
     try:
-        settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-        configure_logs(settings.log_format, settings.log_level)
         asyncio.run(run_service(settings))
-    except (SettingsError, EngineFailedError, OSError, ValueError) as exc:
-        typer.echo(f"comfyui-agent: {exc}", err=True)
-        raise typer.Exit(1) from None
+    except EngineFailedError as exc:
+        _stop(str(exc))
+    except OSError as exc:
+        _stop(_say_os_error(exc, settings))
 
 
 @app.command()
 def demo(
-    out: Annotated[str, typer.Option(help="Folder for the pictures.")] = "demo-output",
+    out: Annotated[str, typer.Option(help="Folder for the pictures.", metavar="DIR")] = "demo-output",
+    pace: Annotated[
+        float, typer.Option(min=0, max=3, help="Length of the simulator's pauses; 0 is as fast as it can.")
+    ] = 1,
 ) -> None:
-    """Run a few workflows through a fresh agent on the embedded simulator."""
-    from agent.demo import run_demo  # noqa: PLC0415 - the service starts quicker without it
+    """Run three workflows through a fresh agent on the embedded simulator, and write the pictures."""
+    from agent.demo import run_demo  # noqa: PLC0415
 
-    raise typer.Exit(run_demo(out))
+    raise typer.Exit(run_demo(out, pace))
+
+
+def _load_settings(**given: Any) -> Settings:
+    from agent.inputs.guard import AllowList  # noqa: PLC0415
+    from agent.settings import SettingsError, load_settings  # noqa: PLC0415
+
+    try:
+        settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    except SettingsError as exc:
+        _stop("; ".join(str(exc).splitlines()), WRONG_USE)
+    try:
+        AllowList.parse(settings.fetch_allow)
+    except ValueError as exc:
+        _stop(str(exc), WRONG_USE)
+    return settings
+
+
+def _say_os_error(exc: OSError, settings: Settings) -> str:
+    """What keeps a file from being read or the port from being opened, and what to do about it."""
+    port, host = settings.port, settings.host
+    if exc.filename is not None:
+        return f"{exc.filename} cannot be read: {exc.strerror}."
+    match exc.errno:
+        case errno.EADDRINUSE:
+            return (
+                f"port {port} is in use on {host}: stop the program that has it (`ss -ltnp 'sport = :{port}'` names "
+                "it), or choose another port with --port or AGENT_PORT."
+            )
+        case errno.EACCES:
+            return f"port {port} may not be opened by this user: choose one above 1023 with --port or AGENT_PORT."
+        case errno.EADDRNOTAVAIL:
+            return f"{host} is no address of this machine: choose another with --host or AGENT_HOST."
+        case _:
+            return f"port {port} cannot be opened on {host}: {exc.strerror or exc}."
+
+
+def _stop(sentence: str, code: int = 1) -> NoReturn:
+    typer.echo(f"comfyui-agent: {sentence}", err=True)
+    raise typer.Exit(code) from None
+
+
+def _bold(text: str) -> str:
+    """typer takes the codes out again where the output is no terminal."""
+    return text if "NO_COLOR" in os.environ else typer.style(text, bold=True)
 
 
 def main() -> None:
