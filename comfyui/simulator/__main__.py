@@ -73,15 +73,16 @@ async def _serve(options: Options, faults: Faults, base: Path) -> int:
 async def _listen(
     options: Options, runner: web.AppRunner, stopped: asyncio.Event, queue: PromptQueue, engine: Engine
 ) -> int:
-    site = web.TCPSite(runner, options.listen, options.port)
+    addresses = options.listen.split(",")
     try:
-        await site.start()
+        for address in addresses:
+            await web.TCPSite(runner, address, options.port).start()
     except OSError as exc:
         _log(f"[ERROR] cannot listen on {options.listen} port {options.port}: {exc}")
         return 1
     start_worker(queue, engine)
     _log(NOTICE)
-    _log(f"Starting server\n\nTo see the GUI go to: http://{options.listen}:{options.port}")
+    _log(f"Starting server\n\nTo see the GUI go to: http://{addresses[0]}:{options.port}")
     await stopped.wait()
     _log("\nStopped server")
     return 0

@@ -20,7 +20,10 @@ KINDS: dict[str, tuple[str, frozenset[str]]] = {
     "freeze": (NODE, frozenset({"node"})),  #: the whole process stops answering
     "oom": (NODE, frozenset({"node"})),  #: the node raises torch.OutOfMemoryError
     "cuda-error": (NODE, frozenset({"node"})),  #: the node raises, and so does every later prompt
-    "drop-socket": (EVENT, frozenset({"message", "event"})),  #: cuts the WebSocket without a close frame
+    "drop-socket": (
+        EVENT,
+        frozenset({"message", "event"}),
+    ),  #: cuts the WebSocket that the N-th message, or one of this type, is for; no close frame
     "lose-event": (PLAIN, frozenset({"event"})),  #: events of this type are never sent
     "late-history": (SECONDS, frozenset({"seconds"})),  #: the history entry shows this much later
     "slow-view": (SECONDS, frozenset({"seconds"})),  #: /view answers this much later

@@ -94,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--port", type=int, default=8188)
-    add("--listen", default="127.0.0.1", metavar="ADDRESS")
+    add(
+        "--listen", nargs="?", const="0.0.0.0,::", default="127.0.0.1", metavar="ADDRESSES", help="comma list"
+    )
     add(
         "--base-directory",
         type=Path,

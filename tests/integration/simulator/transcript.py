@@ -12,6 +12,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "comfyui"
 RECORDED_BASE = "/srv/comfyui"
 ANYTHING = "..."  #: the recorder's mark for parts it cut out
 
+# `nodes` of execution_cached is in the prompt's order, which the replay rearranges (see output_orders).
 SET_ORDERED = {"executed", "current_outputs", "dependent_outputs", "nodes"}
 _TEMP = re.compile(r"ComfyUI_temp_([a-z]{5})_(\d{5})_")
 
