@@ -46,18 +46,18 @@ class Admission:
         self._settings, self._board, self._store, self._instance = settings, board, board.store, instance
 
     async def claim(
-        self, request: RunRequest, task_id: str | None, *, is_background: bool
+        self, request: RunRequest, task_id: str | None, *, is_background: bool, must_keep: bool
     ) -> LiveTask | TaskRecord:
         """A new live task whose work has yet to begin; a live one that runs already; or the record of a task
         that another instance runs or that is over.
 
-        Raises TaskConflict, and StoreUnavailable where the result could not reach the caller without a store.
+        Raises TaskConflict, and StoreUnavailable where the task `must_keep` its result for somebody who polls.
         """
         record = self._first_record(request, task_id or new_task_id())
         try:
             taken: Claim | Stored | None = await self._take(record, 0)
         except StoreUnavailable as error:
-            if is_background or self._settings.behind_gateway:
+            if must_keep:
                 raise
             log.warning("task.not_recorded", task_id=record.id, reason=error.detail)
             taken = None
@@ -76,7 +76,7 @@ class Admission:
                     return await self.end_orphan(taken, TaskCancelled())
                 case Decision.EXHAUSTED:
                     return await self.end_orphan(taken, InstanceLost())
-        return LiveTask(record, self._store, taken, is_background=is_background)
+        return LiveTask(record, self._store, taken, is_background=is_background, must_keep=must_keep)
 
     async def end_orphan(self, stored: Stored, error: AgentError) -> TaskRecord:
         """Finish a task whose owner is gone and that nobody will run; returns its final record."""

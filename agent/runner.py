@@ -64,6 +64,9 @@ RETRIED_HERE = (
 #: How long a cancel waits for the instance that runs the task before it answers what is known.
 CANCEL_SECONDS = 5
 
+#: How long a result that must be kept waits for the store to come back.
+STORE_SECONDS = 600
+
 #: Sent as Retry-After when the queue is full.
 RETRY_AFTER_SECONDS = 2
 
@@ -79,10 +82,11 @@ Show = Callable[[TaskRecord], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A task that succeeded, and the bytes of its outputs in order."""
+    """A task that succeeded, and the bytes of its outputs in order. `is_kept`: others can fetch it too."""
 
     record: TaskRecord
     outputs: list[bytes] = field(repr=False)
+    is_kept: bool = True
 
 
 class Runner:
@@ -116,33 +120,40 @@ class Runner:
         await self._executor.stop()
 
     async def run(
-        self, request: RunRequest, task_id: str | None = None, *, show: Show | None = None
+        self,
+        request: RunRequest,
+        task_id: str | None = None,
+        *,
+        must_keep: bool = False,
+        show: Show | None = None,
     ) -> Delivery:
         """Run a workflow, or join the run of the same task, and return its result.
 
-        `show` is called with the record now and after changes. Raises the task's error if it fails. When the last
-        one who waits for a task is cancelled, the task is too.
+        `must_keep`: somebody may poll for the result, so without a store the task is refused. `show` is called
+        with the record now and after changes. Raises the task's error if it fails. When the last one who waits for
+        a task is cancelled, the task is too.
         """
         while True:
-            admitted = await self._admit(request, task_id, is_background=False)
+            admitted = await self._admit(request, task_id, is_background=False, must_keep=must_keep)
             task_id = admitted.id
             if isinstance(admitted, LiveTask):
                 record = await self._attend(admitted, show)
-                outputs = admitted.outputs
+                outputs, is_kept = admitted.outputs, admitted.is_kept
             else:
                 record = await self._watch(task_id, show)
                 outputs = await self._board.outputs(task_id) if record.state is State.SUCCEEDED else []
+                is_kept = True
             if record.state.is_final:
                 if record.error is not None:
                     raise AgentError.from_dict(record.error)
-                return Delivery(record, outputs)
+                return Delivery(record, outputs, is_kept)
             if self._is_stopping:
                 raise ShuttingDown(task_id=task_id)
             # Its owner is gone without an end: the task may be ours now.
 
     async def submit(self, request: RunRequest, task_id: str | None = None) -> TaskRecord:
         """Run a workflow in the background and return at once. Raises what admission finds wrong."""
-        admitted = await self._admit(request, task_id, is_background=True)
+        admitted = await self._admit(request, task_id, is_background=True, must_keep=True)
         return admitted.record if isinstance(admitted, LiveTask) else admitted
 
     async def cancel(self, task_id: str) -> TaskRecord:
@@ -184,14 +195,16 @@ class Runner:
         return self._settings.concurrency + self._settings.queue_size
 
     async def _admit(
-        self, request: RunRequest, task_id: str | None, *, is_background: bool
+        self, request: RunRequest, task_id: str | None, *, is_background: bool, must_keep: bool
     ) -> LiveTask | TaskRecord:
         """A task of ours that works, or the record of one that others run or that is over."""
         live = self._live.get(task_id) if task_id else None
         if live is None:
             self._check_room()
             self._check_policy(request.workflow)
-            admitted = await self._admission.claim(request, task_id, is_background=is_background)
+            admitted = await self._admission.claim(
+                request, task_id, is_background=is_background, must_keep=must_keep
+            )
             if not isinstance(admitted, LiveTask) or admitted.work is not None:
                 return admitted
             self._begin(admitted, request)
@@ -199,6 +212,7 @@ class Runner:
         if live.record.workflow_digest != request.digest:
             raise TaskConflict(task_id=task_id)
         live.is_background = live.is_background or is_background
+        live.must_keep = live.must_keep or must_keep
         return live
 
     def _check_room(self) -> None:
@@ -311,10 +325,9 @@ class Runner:
 
     async def _settle(self, live: LiveTask, state: State, outcome: Outcome, error: AgentError | None) -> None:
         now, record = time.time(), live.record
-        must_keep = live.is_background or self._settings.behind_gateway
         found = error.to_dict() if error else None
         await live.settle(
-            patience_seconds=self._settings.task_ttl_seconds if must_keep else 0,
+            patience_seconds=STORE_SECONDS if live.must_keep else 0,
             state=state,
             error=found,
             attempts=close_attempt(record.attempts, outcome, found),

@@ -14,6 +14,9 @@ from agent.errors import AgentError, InvalidQuery
 from agent.runner import Delivery
 from agent.tasks.record import State
 
+#: Makes Function Compute deliver an asynchronous task again; without it any answer counts as a success.
+DELIVER_AGAIN = {"x-fc-status": "404"}
+
 
 async def run(request: web.Request) -> web.Response:
     """Run a workflow. Waits for the result, or answers 202 at once where the caller asked for that and no platform
@@ -22,7 +25,7 @@ async def run(request: web.Request) -> web.Response:
     try:
         return await _run(request, await read_run_request(request), task_id)
     except AgentError as error:
-        if task_id is not None and _must_be_recorded(request):
+        if _may_be_polled(request, task_id) and task_id is not None:
             await request.app[RUNNER].reject(task_id, error)
         return _failure(request, error, task_id)
 
@@ -48,8 +51,11 @@ async def _run(request: web.Request, wanted: RunRequest, task_id: str | None) ->
         record = await runner.submit(wanted, task_id)
         headers = {"task-id": record.id, "Location": f"/api/tasks/{record.id}"}
         return json_response({"task_id": record.id, "state": record.state}, status=202, headers=headers)
-    delivery = await runner.run(wanted, task_id)
+    may_be_polled = _may_be_polled(request, task_id)
+    delivery = await runner.run(wanted, task_id, must_keep=may_be_polled)
     headers = {"task-id": delivery.record.id}
+    if may_be_polled and not delivery.is_kept:
+        headers |= DELIVER_AGAIN
     return web.Response(body=await result_body(delivery), content_type="application/json", headers=headers)
 
 
@@ -57,16 +63,16 @@ def _is_async(request: web.Request) -> bool:
     return request.headers.get("X-Fc-Invocation-Type", "").lower() == "async"
 
 
-def _must_be_recorded(request: web.Request) -> bool:
-    """Behind the gateway an asynchronous caller was answered 202 before we saw the request, so that a refusal can
-    reach him only under his task-id."""
-    return request.app[SETTINGS].behind_gateway
+def _may_be_polled(request: web.Request, task_id: str | None) -> bool:
+    """Behind the gateway a caller who named the task may have been answered 202 before we saw the request; then
+    result and refusal can reach him only under that name."""
+    return request.app[SETTINGS].behind_gateway and task_id is not None
 
 
 def _failure(request: web.Request, error: AgentError, task_id: str | None) -> web.Response:
     response = error_response(error, task_id or error.facts.get("task_id"))
     if error.transient and request.app[SETTINGS].behind_gateway:
-        response.headers["x-fc-status"] = "404"  # makes the platform deliver an asynchronous task again
+        response.headers.update(DELIVER_AGAIN)
     return response
 
 

@@ -28,14 +28,23 @@ class LiveTask:
     """One task of this instance. `claim` is None when the store was out of reach at admission: such a task lives
     only in this process, for a caller who waits for it.
 
-    `waiters` counts the requests that wait for the result; `is_background` says that it goes on without any.
+    `waiters` counts the requests that wait for the result. `is_background` says that it goes on without any, and
+    `must_keep` that its result may have to reach somebody who does not wait here.
     """
 
     def __init__(
-        self, record: TaskRecord, store: TaskStore, claim: Claim | None, *, is_background: bool
+        self,
+        record: TaskRecord,
+        store: TaskStore,
+        claim: Claim | None,
+        *,
+        is_background: bool,
+        must_keep: bool,
     ) -> None:
         self.claim = claim
         self.is_background = is_background
+        self.must_keep = must_keep
+        self.is_kept = False
         self.waiters = 0
         self.outputs: list[bytes] = []
         self.verdict: AgentError | None = None
@@ -127,6 +136,7 @@ class LiveTask:
         for pause in chain(RETRY_PAUSES, repeat(RETRY_PAUSES[-1])):
             try:
                 await self._store_result(final)
+                self.is_kept = self.claim is not None
                 break
             except StoreUnavailable as error:
                 if time.monotonic() + pause > deadline:

@@ -46,16 +46,23 @@ class _Shelf(dict[_Key, _Value], Generic[_Key, _Value]):
         self.pop(key, None)
         self[key] = value
 
-    def sweep(self, now: float) -> None:
-        while self and self[oldest := next(iter(self))].expires_at <= now:
-            del self[oldest]
+    def drop_oldest(self) -> _Value:
+        return self.pop(next(iter(self)))
+
+    def sweep(self, now: float) -> list[_Value]:
+        """Drop what has expired, and return it."""
+        dropped = []
+        while self and self[next(iter(self))].expires_at <= now:
+            dropped.append(self.drop_oldest())
+        return dropped
 
 
 class MemoryStore(TaskStore):
-    """Keeps records, not copies. `clock` gives seconds and never goes back; leases and expiry go by it, while
-    `reread_seconds`, how long an expired lease or record may escape a watcher, is real time.
+    """Keeps records, not copies; of outputs at most `max_output_bytes`, the latest ones.
 
-    No background task: whatever has expired is freed at the next call.
+    `clock` gives seconds and never goes back; leases and expiry go by it, while `reread_seconds`, how long an expired
+    lease or record may escape a watcher, is real time. No background task: whatever has expired is freed at the next
+    call.
     """
 
     def __init__(
@@ -65,7 +72,9 @@ class MemoryStore(TaskStore):
         output_ttl_seconds: float,
         clock: Callable[[], float] = time.monotonic,
         reread_seconds: float = 12,
+        max_output_bytes: int = 256 * 2**20,
     ) -> None:
+        self._max_output_bytes, self._output_bytes = max_output_bytes, 0
         self._record_ttl = record_ttl_seconds
         self._output_ttl = output_ttl_seconds
         self._clock = clock
@@ -83,6 +92,7 @@ class MemoryStore(TaskStore):
         self._closed = True
         self._tasks.clear()
         self._outputs.clear()
+        self._output_bytes = 0
         for task_id in self._watchers:
             self._publish(task_id)
         for queues in self._cancels.values():
@@ -162,7 +172,13 @@ class MemoryStore(TaskStore):
 
     async def put_output(self, claim: Claim, index: int, data: bytes) -> None:
         now = self._enter()
-        self._outputs.renew((claim.task_id, claim.fence, index), _Output(data, now + self._output_ttl))
+        key = (claim.task_id, claim.fence, index)
+        if before := self._outputs.get(key):
+            self._output_bytes -= len(before.data)
+        self._outputs.renew(key, _Output(data, now + self._output_ttl))
+        self._output_bytes += len(data)
+        while self._output_bytes > self._max_output_bytes and len(self._outputs) > 1:
+            self._output_bytes -= len(self._outputs.drop_oldest().data)
 
     async def get_output(self, task_id: str, attempt: int, index: int) -> bytes | None:
         self._enter()
@@ -175,7 +191,7 @@ class MemoryStore(TaskStore):
             raise StoreUnavailable("The task store is closed.")
         now = self._clock()
         self._tasks.sweep(now)
-        self._outputs.sweep(now)
+        self._output_bytes -= sum(len(output.data) for output in self._outputs.sweep(now))
         return now
 
     def _write(self, claim: Claim, record: TaskRecord, *, ends: bool) -> None:

@@ -80,3 +80,16 @@ async def test_any_access_frees_what_has_expired(store: MemoryStore, clock: Cloc
 async def test_process_without_redis_does_not_import_it() -> None:
     code = "import sys, agent.tasks.memory, agent.tasks.claims; assert 'redis' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+async def test_outputs_beyond_the_byte_limit_push_the_oldest_out(clock: Clock) -> None:
+    store = MemoryStore(record_ttl_seconds=100, output_ttl_seconds=10, clock=clock, max_output_bytes=100)
+    claim = await take(store)
+    for index in range(3):
+        await store.put_output(claim, index, bytes(40))
+    assert [await store.get_output("t", 1, index) for index in range(3)] == [None, bytes(40), bytes(40)]
+    await store.put_output(claim, 1, bytes(60))  # replaced, not added
+    assert [await store.get_output("t", 1, index) for index in range(3)] == [None, bytes(60), bytes(40)]
+    clock.now += 10
+    await store.put_output(claim, 3, bytes(100))  # the expired ones no longer count
+    assert await store.get_output("t", 1, 3) == bytes(100)
