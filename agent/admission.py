@@ -96,14 +96,21 @@ class Admission:
         await self._store.write(taken, record)
         return record
 
-    async def reject(self, task_id: str, error: AgentError) -> None:
+    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
         """Write a refusal under its task-id, for callers who can only learn of it by polling.
 
         A task that exists stays as it is: the refused request was another one with its id, or another delivery.
+        One that was refused only for now can run when it is delivered again.
         """
         now = time.time()
         record = TaskRecord(
-            id=task_id, state=State.FAILED, error=error.to_dict(), created_at=now, finished_at=now
+            id=task_id,
+            state=State.FAILED,
+            error=error.to_dict(),
+            created_at=now,
+            finished_at=now,
+            nodes=Progress(request.workflow).snapshot() if request else {},
+            workflow_digest=request.digest if request else "",
         )
         try:
             taken = await self._take(record, 0)

@@ -99,6 +99,7 @@ class Runner:
         self._admission = Admission(settings, board, self.instance)
         self._loops: list[asyncio.Task[None]] = []
         self._is_stopping = False
+        self._claiming = 0  # tasks between the check for room and their place among the live ones
 
     async def start(self) -> None:
         self._loops = [asyncio.create_task(self._beat()), asyncio.create_task(self._hear_cancels())]
@@ -174,10 +175,11 @@ class Runner:
         except TimeoutError:
             return await self._board.get(task_id)
 
-    async def reject(self, task_id: str, error: AgentError) -> None:
-        """Write a refusal under its task-id, for callers who can only learn of it by polling."""
+    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
+        """Write a refusal under its task-id, for callers who can only learn of it by polling. `request` is None
+        where it could not be read."""
         if not isinstance(error, TaskConflict):  # there the id belongs to another task
-            await self._admission.reject(task_id, error)
+            await self._admission.reject(task_id, error, request)
 
     def queue(self) -> dict[str, Any]:
         """What this instance does: ids of running and waiting tasks, and how many it takes."""
@@ -202,9 +204,13 @@ class Runner:
         if live is None:
             self._check_room()
             self._check_policy(request.workflow)
-            admitted = await self._admission.claim(
-                request, task_id, is_background=is_background, must_keep=must_keep
-            )
+            self._claiming += 1
+            try:
+                admitted = await self._admission.claim(
+                    request, task_id, is_background=is_background, must_keep=must_keep
+                )
+            finally:
+                self._claiming -= 1
             if not isinstance(admitted, LiveTask) or admitted.work is not None:
                 return admitted
             self._begin(admitted, request)
@@ -218,7 +224,7 @@ class Runner:
     def _check_room(self) -> None:
         if self._is_stopping:
             raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
-        if len(self._live) >= self._capacity:
+        if len(self._live) + self._claiming >= self._capacity:
             raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
 
     def _check_policy(self, workflow: Workflow) -> None:

@@ -21,12 +21,13 @@ DELIVER_AGAIN = {"x-fc-status": "404"}
 async def run(request: web.Request) -> web.Response:
     """Run a workflow. Waits for the result, or answers 202 at once where the caller asked for that and no platform
     in front of us did it already."""
-    task_id = find_task_id(request)
+    task_id, wanted = find_task_id(request), None
     try:
-        return await _run(request, await read_run_request(request), task_id)
+        wanted = await read_run_request(request)
+        return await _run(request, wanted, task_id)
     except AgentError as error:
         if _may_be_polled(request, task_id) and task_id is not None:
-            await request.app[RUNNER].reject(task_id, error)
+            await request.app[RUNNER].reject(task_id, error, wanted)
         return _failure(request, error, task_id)
 
 
