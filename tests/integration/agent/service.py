@@ -232,6 +232,15 @@ class Agent:
         """The record as soon as the engine executes it."""
         return await self.until(task_id, lambda r: r["state"] == "running" and r["current_node"] is not None)
 
+    async def running_later(self, task_id: str) -> dict[str, Any]:
+        """As `running`, for a task whose request may not have arrived yet."""
+
+        async def is_known() -> bool:
+            return (await self.get(f"/api/tasks/{task_id}")).status == 200
+
+        await eventually(is_known)
+        return await self.running(task_id)
+
     async def ready(self, seconds: float = PATIENCE_SECONDS) -> None:
         await eventually(self._is_ready, seconds)
 
