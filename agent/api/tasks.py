@@ -38,10 +38,10 @@ SHOWN_IN_PLACE = (
 
 async def list_tasks(request: web.Request) -> web.Response:
     """Recent tasks, newest first. `next` is the value of `before` for the page after this one."""
-    page = await request.app[BOARD].page(
+    records, following = await request.app[BOARD].page(
         state=_state(request), limit=_limit(request), before=request.query.get("before")
     )
-    return json_response({"tasks": [render_task(record) for record in page.records], "next": page.next})
+    return json_response({"tasks": [render_task(record) for record in records], "next": following})
 
 
 async def show_task(request: web.Request) -> web.Response:

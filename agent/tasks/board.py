@@ -10,7 +10,7 @@ from contextlib import aclosing
 from agent.errors import InstanceLost, OutputNotFound, TaskNotFound
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, Output, State, TaskRecord
-from agent.tasks.store import Page, Stored, TaskStore
+from agent.tasks.store import Stored, TaskStore
 
 
 class TaskBoard:
@@ -68,8 +68,16 @@ class TaskBoard:
             raise TaskNotFound(task_id=task_id)
         return list(await asyncio.gather(*(self._bytes(stored, o.index) for o in stored.record.outputs)))
 
-    async def page(self, *, state: State | None, limit: int, before: str | None) -> Page:
-        return await self.store.page(state=state, limit=limit, before=before)
+    async def page(
+        self, *, state: State | None, limit: int, before: str | None
+    ) -> tuple[list[TaskRecord], str | None]:
+        """Some tasks, newest first, and the `before` of the page after them. With a state, a task whose instance
+        died shows in neither the state that is stored nor the one that it is seen in."""
+        page = await self.store.page(state=state, limit=limit, before=before)
+        records = [
+            self.live[s.record.id].record if s.record.id in self.live else self.as_seen(s) for s in page.tasks
+        ]
+        return [record for record in records if state in (None, record.state)], page.next
 
     def as_seen(self, stored: Stored) -> TaskRecord:
         """The stored record as it is to be read: a task without a living owner does not run.

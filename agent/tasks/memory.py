@@ -163,12 +163,12 @@ class MemoryStore(TaskStore):
                 await _wait(changed, self._reread_seconds)
 
     async def page(self, *, state: State | None = None, limit: int = 50, before: str | None = None) -> Page:
-        self._enter()
-        records = [task.record for task in self._tasks.values() if state in (None, task.record.state)]
-        records = [record for record in records if before is None or position(record) < before]
-        records.sort(key=position, reverse=True)
-        chosen = tuple(records[:limit])
-        return Page(chosen, position(chosen[-1]) if len(records) > limit else None)
+        now = self._enter()
+        tasks = [task for task in self._tasks.values() if state in (None, task.record.state)]
+        tasks = [task for task in tasks if before is None or position(task.record) < before]
+        tasks.sort(key=lambda task: position(task.record), reverse=True)
+        chosen = tuple(self._stored(task, now) for task in tasks[:limit])
+        return Page(chosen, position(chosen[-1].record) if len(tasks) > limit else None)
 
     async def put_output(self, claim: Claim, index: int, data: bytes) -> None:
         now = self._enter()

@@ -162,15 +162,15 @@ class RedisStore(TaskStore):
                 seen = news
 
     async def page(self, *, state: State | None = None, limit: int = 50, before: str | None = None) -> Page:
-        found: list[TaskRecord] = []
+        found: list[Stored] = []
         for _ in range(BATCHES):
             positions = await self._positions(before)
             matching = await self._matching(positions, state)
             while matching and (missing := limit + 1 - len(found)):
-                found += await self._records(matching[:missing], state)
+                found += await self._tasks(matching[:missing], state)
                 matching = matching[missing:]
             if len(found) > limit:
-                return Page(tuple(found[:limit]), position(found[limit - 1]))
+                return Page(tuple(found[:limit]), position(found[limit - 1].record))
             if len(positions) < BATCH:
                 return Page(tuple(found), None)
             before = positions[-1]
@@ -226,11 +226,11 @@ class RedisStore(TaskStore):
             await self._send(*(("ZREM", key, *gone) for key in self._index))
         return [e for e in positions if e not in gone and state in (None, (tasks[e][1] or b"").decode())]
 
-    async def _records(self, positions: list[str], state: State | None) -> list[TaskRecord]:
-        """The records of these tasks, without those that have expired or changed their state by now."""
-        found = (await self._fields(positions, "record")).values()
-        records = [TaskRecord.model_validate_json(json) for (json,) in found if json is not None]
-        return [record for record in records if state in (None, record.state)]
+    async def _tasks(self, positions: list[str], state: State | None) -> list[Stored]:
+        """These tasks, without those that have expired or changed their state by now."""
+        replies = await self._run(*(Call(READ, self._keys(_id_at(entry))) for entry in positions))
+        tasks = [_to_snapshot(reply).stored for reply in replies if reply]
+        return [task for task in tasks if state in (None, task.record.state)]
 
     async def _fields(self, positions: list[str], *names: str) -> dict[str, list[bytes | None]]:
         """These fields of the tasks at these positions, in one round trip."""

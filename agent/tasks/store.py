@@ -45,8 +45,13 @@ class Page:
     """Some tasks, newest first. `next` asks for those after them; None: there are no more. A page may hold fewer
     tasks than asked for, even none, and still have a next one."""
 
-    records: tuple[TaskRecord, ...]
+    tasks: tuple[Stored, ...]
     next: str | None
+
+    @property
+    def records(self) -> tuple[TaskRecord, ...]:
+        """The records alone, as they are stored."""
+        return tuple(task.record for task in self.tasks)
 
 
 class TaskStore(Protocol):
