@@ -66,7 +66,8 @@ def run_node(execution: Execution, node_id: str, inputs: dict[str, list[Any]]) -
     arguments = dict(inputs)
     _show_hidden(spec, job, inputs)
     if spec.takes_lists:
-        results = [_once(execution, spec, job, arguments, blockers=[])]
+        blockers = [value for values in inputs.values() for value in values if isinstance(value, Blocker)]
+        results = [_once(execution, spec, job, arguments, blockers)]
     else:
         rounds = max((len(values) for values in arguments.values()), default=1)
         results = []

@@ -83,8 +83,11 @@ class Server:
         if "prompt" not in body:
             error = problem("no_prompt", "No prompt provided", "No prompt provided")
             return web.json_response({"error": error, "node_errors": {}}, status=400)
+        uuid_only = self.engine.options.uuid_only
         prompt_id = str(body.get("prompt_id", uuid.uuid4()))
-        if self.engine.options.uuid_only and not _is_canonical_uuid(body.get("prompt_id")):
+        if uuid_only and body.get("prompt_id") is None:
+            prompt_id = str(uuid.uuid4())  # later versions take null as absent; this one makes it "None"
+        elif uuid_only and not _is_canonical_uuid(prompt_id):
             error = problem("invalid_prompt_id", "prompt_id must be a canonical UUID", f"got {prompt_id!r}")
             return web.json_response({"error": error, "node_errors": {}}, status=400)
         targets = body.get("partial_execution_targets")
@@ -229,11 +232,10 @@ def queue_info(queue: PromptQueue) -> dict[str, Any]:
     return {"exec_info": {"queue_remaining": queue.remaining()}}
 
 
-def _is_canonical_uuid(value: Any) -> bool:
-    """None counts: the server then makes one."""
+def _is_canonical_uuid(text: str) -> bool:
     try:
-        return value is None or str(uuid.UUID(value)) == value
-    except (ValueError, AttributeError, TypeError):
+        return str(uuid.UUID(text)) == text
+    except ValueError:
         return False
 
 

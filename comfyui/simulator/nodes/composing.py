@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 from comfyui.simulator.nodes.images import FROM_ZERO, IMAGES_MODULE
 from comfyui.simulator.nodes.scaling import scale
 from comfyui.simulator.nodes.spec import Registry, choice, flag, image, integer, mask, optional
-from comfyui.simulator.raster import Band, Raster, compute, solid
-
-if TYPE_CHECKING:
-    pass
+from comfyui.simulator.raster import Band, Frame, Raster, compute, solid
 
 registry = Registry()
 node = registry.node
@@ -41,6 +39,7 @@ PADDING = {"min": 0, "max": 16384, "step": 8}
 def image_composite_masked(
     destination: Raster, source: Raster, x: int, y: int, resize_source: bool, mask: Raster | None = None
 ) -> tuple[Raster]:
+    source = _with_channels(source, destination.channels)
     if resize_source:
         source = scale(source, *destination.size, "bilinear")
     stencil = (
@@ -50,11 +49,8 @@ def image_composite_masked(
     pieces = zip(
         source.repeated(count).frames, stencil.repeated(count).frames, destination.frames, strict=True
     )
-    channels = min(destination.channels, source.channels)
     pasted = (
-        tuple(
-            _paste(below, above, matte[0], x, y) for below, above in zip(under[:channels], over, strict=False)
-        )
+        tuple(_paste(below, above, matte[0], x, y) for below, above in zip(under, over, strict=True))
         for over, matte, under in pieces
     )
     return (Raster(tuple(pasted)),)
@@ -102,31 +98,67 @@ def image_stitch(
     if image2 is None:
         return (image1,)
     sideways = direction in {"left", "right"}
+    count = max(len(image1.frames), len(image2.frames))
+    image1, image2 = _lengthened(image1, count), _lengthened(image2, count)
     if match_image_size:
         image2 = _matched(image2, image1.size, sideways=sideways)
-    count = max(len(image1.frames), len(image2.frames))
-    first, second = image1.repeated(count), image2.repeated(count)
+    channels = max(image1.channels, image2.channels)
+    first, second = _with_channels(image1, channels), _with_channels(image2, channels)
     if direction in {"left", "up"}:
         first, second = second, first
-    ends = (first.size, second.size)
-    width = sum(w for w, _ in ends) + spacing_width if sideways else max(w for w, _ in ends)
-    height = max(h for _, h in ends) if sideways else sum(h for _, h in ends) + spacing_width
-    gap = COLORS[spacing_color]
-    frames = []
-    for left, right in zip(first.frames, second.frames, strict=True):
+    sheet = _Sheet.around(first.size, second.size, spacing_width + spacing_width % 2, sideways=sideways)
+    pairs = zip(first.frames, second.frames, strict=True)
+    return (Raster(tuple(sheet.filled(left, right, spacing_color) for left, right in pairs)),)
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """Two pictures beside each other (or one below the other), centred, with a band between them."""
+
+    size: tuple[int, int]
+    second_at: int
+    gap: int
+    sideways: bool
+
+    @classmethod
+    def around(cls, first: tuple[int, int], second: tuple[int, int], gap: int, *, sideways: bool) -> _Sheet:
+        along, across = (0, 1) if sideways else (1, 0)
+        length, breadth = first[along] + gap + second[along], max(first[across], second[across])
+        size = (length, breadth) if sideways else (breadth, length)
+        return cls(size, first[along] + gap, gap, sideways)
+
+    def filled(self, first: Frame, second: Frame, color: str) -> Frame:
+        """What no picture covers is white for white spacing and else black."""
+        ground = 1.0 if color == "white" else 0.0
         bands = []
-        for channel in range(min(len(left), len(right))):
-            sheet = Image.new("F", (width, height), 0.0)
-            if spacing_width:
-                sheet.paste(
-                    float((*gap, 1)[channel]), _gap_box(first.size, spacing_width, (width, height), sideways)
-                )
-            sheet.paste(left[channel], _middle(left[channel].size, (width, height), sideways, 0))
-            far = (first.size[0] if sideways else first.size[1]) + spacing_width
-            sheet.paste(right[channel], _middle(right[channel].size, (width, height), sideways, far))
-            bands.append(sheet)
-        frames.append(tuple(bands))
-    return (Raster(tuple(frames)),)
+        for left, right, spacing in zip(first, second, (*COLORS[color], 1), strict=False):
+            band = Image.new("F", self.size, ground)
+            if self.gap:
+                band.paste(float(spacing), self._gap_box())
+            band.paste(left, self._place(left, 0))
+            band.paste(right, self._place(right, self.second_at))
+            bands.append(band)
+        return tuple(bands)
+
+    def _gap_box(self) -> tuple[int, int, int, int]:
+        start, end = self.second_at - self.gap, self.second_at
+        return (start, 0, end, self.size[1]) if self.sideways else (0, start, self.size[0], end)
+
+    def _place(self, band: Band, at: int) -> tuple[int, int]:
+        if self.sideways:
+            return (at, (self.size[1] - band.height) // 2)
+        return ((self.size[0] - band.width) // 2, at)
+
+
+def _lengthened(picture: Raster, count: int) -> Raster:
+    """The last frame repeated."""
+    return Raster(picture.frames + picture.frames[-1:] * (count - len(picture.frames)))
+
+
+def _with_channels(picture: Raster, channels: int) -> Raster:
+    """Missing channels are opaque, surplus ones left out."""
+    opaque = (Image.new("F", picture.size, 1.0),) * channels
+    return Raster(tuple((frame + opaque)[:channels] for frame in picture.frames))
 
 
 def _matched(picture: Raster, size: tuple[int, int], *, sideways: bool) -> Raster:
@@ -134,16 +166,6 @@ def _matched(picture: Raster, size: tuple[int, int], *, sideways: bool) -> Raste
     if sideways:
         return scale(picture, int(size[1] * width / height), size[1], "lanczos")
     return scale(picture, size[0], int(size[0] * height / width), "lanczos")
-
-
-def _gap_box(
-    first: tuple[int, int], gap: int, sheet: tuple[int, int], sideways: bool
-) -> tuple[int, int, int, int]:
-    return (first[0], 0, first[0] + gap, sheet[1]) if sideways else (0, first[1], sheet[0], first[1] + gap)
-
-
-def _middle(size: tuple[int, int], sheet: tuple[int, int], sideways: bool, at: int) -> tuple[int, int]:
-    return (at, (sheet[1] - size[1]) // 2) if sideways else ((sheet[0] - size[0]) // 2, at)
 
 
 @node(
@@ -199,7 +221,7 @@ def _feather(x: int, y: int, size: tuple[int, int], sides: tuple[bool, ...], fea
 )
 def join_image_with_alpha(image: Raster, alpha: Raster) -> tuple[Raster]:
     """The mask says what is transparent, so alpha is 1 - mask."""
-    count = max(len(image.frames), len(alpha.frames))
+    count = min(len(image.frames), len(alpha.frames))
     matte = scale(alpha, *image.size, "bilinear").map(lambda band: compute(lambda x: 1.0 - x, band))
     pairs = zip(image.repeated(count).frames, matte.repeated(count).frames, strict=True)
     return (Raster(tuple((*frame[:3], band[0]) for frame, band in pairs)),)

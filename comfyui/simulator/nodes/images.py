@@ -66,12 +66,14 @@ def load_image(image: str, job: Job) -> tuple[Raster, Raster]:
                 continue
             pictures.append(picture)
             masks.append(_alpha_mask(upright))
+    if opened.format == "MPO":  # a stereo photo: upstream takes its first picture
+        pictures, masks = pictures[:1], masks[:1]
     return joined(pictures), Raster(tuple(mask.frames[0] for mask in masks), is_mask=True)
 
 
 def _alpha_mask(picture: Image.Image) -> Raster:
     """1 - alpha; ComfyUI gives 64x64 zeros where there is no alpha."""
-    if "A" not in picture.getbands() and "transparency" not in picture.info:
+    if "A" not in picture.getbands() and not (picture.mode == "P" and "transparency" in picture.info):
         return solid(64, 64, [0.0], is_mask=True)
     alpha = to_band(picture.convert("RGBA").getchannel("A"))
     return Raster(((compute(lambda x: 1.0 - x, alpha),),), is_mask=True)
@@ -115,12 +117,9 @@ node(
 def load_image_mask(image: str, channel: str, job: Job) -> tuple[Raster]:
     with Image.open(job.folders.locate(image)) as opened:
         upright = ImageOps.exif_transpose(opened)
-        if channel == "alpha":
-            return (
-                _alpha_mask(upright) if "A" in upright.getbands() else solid(64, 64, [0.0], is_mask=True),
-            )
-        band = to_band(upright.convert("RGB").getchannel(channel[0].upper()))
-    return (Raster(((band,),), is_mask=True),)
+        band = to_band(upright.convert("RGBA").getchannel(channel[0].upper()))
+    mask = Raster(((band,),), is_mask=True)
+    return (mask.map(lambda alpha: compute(lambda x: 1.0 - x, alpha)) if channel == "alpha" else mask,)
 
 
 @node("ImageInvert", image(), outputs="IMAGE", title="Invert Image")

@@ -142,7 +142,7 @@ async def test_earlier_protocol_has_no_progress_state(start: Start, connect: Con
 async def test_later_versions_take_only_uuids(start: Start, connect: Connect) -> None:
     talk = await connect(await start("--prompt-id", "uuid-only"))
     good = "0f0e0d0c-0b0a-4908-8706-050403020100"
-    for prompt_id, status in (("job-1", 400), (good.upper(), 400), (good, 200)):
+    for prompt_id, status in (("job-1", 400), (good.upper(), 400), (good, 200), (None, 200)):
         async with talk.session.post("/prompt", json={"prompt": simple(), "prompt_id": prompt_id}) as answer:
             assert answer.status == status
             if status == 400:

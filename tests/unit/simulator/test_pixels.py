@@ -197,10 +197,23 @@ def test_stitch_puts_a_band_between():
         image2=picture([G]),
         direction="right",
         match_image_size=True,
-        spacing_width=1,
+        spacing_width=2,
         spacing_color="blue",
     )
-    assert pixels(stitched) == [[R, B, G]]
+    assert pixels(stitched) == [[R, B, B, G]]
+
+
+def test_stitch_centres_pictures_of_other_sizes():
+    stitched = run(
+        "ImageStitch",
+        image1=picture([R], [R], [R]),
+        image2=picture([G]),
+        direction="left",
+        match_image_size=False,
+        spacing_width=0,
+        spacing_color="white",
+    )
+    assert pixels(stitched) == [[W, R], [G, R], [W, R]]
 
 
 def test_padding_for_outpainting_is_grey_and_selected():
