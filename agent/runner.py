@@ -159,9 +159,19 @@ class Runner:
 
     async def cancel(self, task_id: str) -> TaskRecord:
         """End a task wherever it runs; a task that is over stays as it is. Raises TaskNotFound."""
-        if live := self._live.get(task_id):
-            live.stop(TaskCancelled())
-            return await live.wait()
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                if live := self._live.get(task_id):
+                    live.stop(TaskCancelled())
+                    record = await live.wait()
+                    if record.state.is_final:
+                        return record
+                    # Another instance has taken it over.
+                return await self._cancel_elsewhere(task_id)
+        except TimeoutError:
+            return await self._board.get(task_id)
+
+    async def _cancel_elsewhere(self, task_id: str) -> TaskRecord:
         stored = await self._store.request_cancel(task_id)
         if stored is None:
             raise TaskNotFound(task_id=task_id)
@@ -169,11 +179,7 @@ class Runner:
             return stored.record
         if stored.owner is None:
             return await self._admission.end_orphan(stored, TaskCancelled())
-        try:
-            async with asyncio.timeout(CANCEL_SECONDS):
-                return await self._watch(task_id, None)
-        except TimeoutError:
-            return await self._board.get(task_id)
+        return await self._watch(task_id, None)
 
     async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
         """Write a refusal under its task-id, for callers who can only learn of it by polling. `request` is None
@@ -217,6 +223,8 @@ class Runner:
             return admitted
         if live.record.workflow_digest != request.digest:
             raise TaskConflict(task_id=task_id)
+        if must_keep and live.claim is None:
+            raise StoreUnavailable
         live.is_background = live.is_background or is_background
         live.must_keep = live.must_keep or must_keep
         return live
@@ -332,14 +340,19 @@ class Runner:
     async def _settle(self, live: LiveTask, state: State, outcome: Outcome, error: AgentError | None) -> None:
         now, record = time.time(), live.record
         found = error.to_dict() if error else None
-        await live.settle(
-            patience_seconds=STORE_SECONDS if live.must_keep else 0,
-            state=state,
-            error=found,
-            attempts=close_attempt(record.attempts, outcome, found),
-            finished_at=now,
-            progress=1.0 if error is None else record.progress,
-        )
+        try:
+            await live.settle(
+                patience_seconds=STORE_SECONDS if live.must_keep else 0,
+                state=state,
+                error=found,
+                attempts=close_attempt(record.attempts, outcome, found),
+                finished_at=now,
+                progress=1.0 if error is None else record.progress,
+            )
+        except ClaimLost:
+            log.warning("task.taken_over", task_id=live.id, too_late_for=state.value)
+            live.finish()  # the record is the new owner's, and so is the result
+            return
         log.info(
             "task.finished",
             state=state.value,

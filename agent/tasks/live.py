@@ -127,7 +127,8 @@ class LiveTask:
         """Store the outputs and the final record (`changes` make it final) together, then wake those who wait.
 
         While the store is out of reach this tries again for `patience_seconds`; what cannot be stored then is
-        said in the log, and those who wait get their result all the same.
+        said in the log, and those who wait get their result all the same. Raises ClaimLost: the task is somebody
+        else's, and those who wait have not been woken.
         """
         self._is_closing = True
         await self._end_writer()
@@ -169,13 +170,10 @@ class LiveTask:
         if self.claim is None:
             return
         puts = [self._store.put_output(self.claim, index, data) for index, data in enumerate(self.outputs)]
-        try:
-            for failure in await asyncio.gather(*puts, return_exceptions=True):
-                if failure is not None:
-                    raise failure
-            await self._store.write(self.claim, final)
-        except ClaimLost:
-            log.warning("task.lost", task_id=self.id, attempt=self.claim.fence)
+        for failure in await asyncio.gather(*puts, return_exceptions=True):
+            if failure is not None:
+                raise failure
+        await self._store.write(self.claim, final)
 
     async def _write_on(self, claim: Claim, written: TaskRecord) -> None:
         """Write each change after `written`, at most one every WRITE_SECONDS."""
