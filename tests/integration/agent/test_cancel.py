@@ -1,0 +1,140 @@
+"""Cancelling: exactly the one task, wherever it is, and nothing of its neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from tests.integration.agent import graphs
+from tests.integration.agent.conftest import MakeAgent
+from tests.integration.agent.pictures import color_of
+from tests.integration.agent.service import Agent, eventually
+from tests.integration.inputs.conftest import MediaServer
+
+pytestmark = pytest.mark.real
+
+QUICKLY = 2.0  # seconds until the engine is free again
+
+
+async def test_running_task_is_interrupted(agent: Agent) -> None:
+    task_id = await agent.begin(graphs.stepping(steps=500))
+    await agent.running(task_id)
+    started = time.monotonic()
+    record = (await agent.cancel(task_id)).ok()
+    assert (record["state"], record["error"]["code"]) == ("cancelled", "TaskCancelled")
+    assert record["finished_at"] is not None
+    await eventually(agent.engine.is_idle, QUICKLY)
+    assert time.monotonic() - started < QUICKLY
+    assert (await agent.task(task_id))["state"] == "cancelled"
+    (await agent.status(task_id)).error(410, "TaskCancelled")
+
+
+async def test_task_in_a_sampler_is_interrupted(agent: Agent) -> None:
+    task_id = await agent.begin(graphs.sampled(steps=1000))
+    await agent.until(task_id, lambda r: r["nodes"]["5"]["value"] > 0)
+    assert (await agent.cancel(task_id)).ok()["state"] == "cancelled"
+    await eventually(agent.engine.is_idle, 5)
+
+
+async def test_queued_task_never_starts_and_its_neighbours_go_on(make_agent: MakeAgent) -> None:
+    agent = await make_agent(concurrency=2)
+    before = await agent.begin(graphs.stepping(steps=25, color=graphs.RED))
+    await agent.running(before)
+    # One that waits in the engine's queue, one that waits in ours, and one after them.
+    waiting = [await agent.begin(graphs.stepping(steps=500)) for _ in range(2)]
+    after = await agent.begin(graphs.painted(graphs.BLUE))
+    await eventually(agent.engine.pending)
+    for task_id in waiting:
+        record = (await agent.cancel(task_id)).ok()
+        assert (record["state"], record["started_at"]) == ("cancelled", None)
+    await agent.succeeded(before)
+    await agent.succeeded(after)
+    assert color_of(*(await agent.status(before)).results("3")) == (255, 0, 0)
+    assert color_of(*(await agent.status(after)).results("2")) == (0, 0, 255)
+    await eventually(agent.engine.is_idle)
+
+
+async def test_finished_task_stays_as_it_is(agent: Agent) -> None:
+    answer = await agent.run(graphs.painted(), "finished")
+    record = (await agent.cancel("finished")).ok()
+    assert (record["state"], record["error"]) == ("succeeded", None)
+    assert (await agent.status("finished")).results("2") == answer.results("2")
+
+
+async def test_cancelling_twice_and_at_the_same_time_gives_the_same_answer(agent: Agent) -> None:
+    task_id = await agent.begin(graphs.stepping())
+    await agent.running(task_id)
+    first, second = await asyncio.gather(agent.cancel(task_id), agent.cancel(task_id))
+    third = await agent.cancel(task_id)
+    assert first.ok() == second.ok() == third.ok()
+
+
+async def test_unknown_task_cannot_be_cancelled(agent: Agent) -> None:
+    (await agent.cancel("nobody")).error(404, "TaskNotFound")
+
+
+async def test_synchronous_caller_of_a_cancelled_task_is_told(agent: Agent) -> None:
+    caller = asyncio.create_task(agent.run(graphs.stepping(), "told"))
+    await agent.running_later("told")
+    await agent.cancel("told")
+    answer = await caller
+    answer.error(410, "TaskCancelled")
+    assert answer.headers["task-id"] == "told"
+
+
+async def test_synchronous_caller_who_hangs_up_cancels_the_run(agent: Agent) -> None:
+    caller = asyncio.create_task(agent.run(graphs.stepping(steps=500), "hung-up"))
+    await agent.running_later("hung-up")
+    caller.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await caller
+    assert (await agent.finished("hung-up"))["state"] == "cancelled"
+    await eventually(agent.engine.is_idle, QUICKLY)
+
+
+async def test_task_that_waits_for_its_inputs_is_cancelled(agent: Agent, media: MediaServer) -> None:
+    asked, never = asyncio.Event(), asyncio.Event()
+
+    async def keep_waiting(_server: MediaServer, _head: str, _writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await never.wait()
+
+    media.handlers["/never"] = keep_waiting
+    async with agent.engine.asked(0):
+        task_id = await agent.begin(graphs.loaded(media.url("/never")))
+        await asyncio.wait_for(asked.wait(), 5)
+        assert (await agent.cancel(task_id)).ok()["state"] == "cancelled"
+
+
+async def test_cancelled_task_can_not_be_delivered_again(agent: Agent) -> None:
+    graph = graphs.stepping()
+    task_id = await agent.begin(graph)
+    await agent.cancel(task_id)
+    async with agent.engine.asked(0):
+        (await agent.run(graph, task_id)).error(410, "TaskCancelled")
+
+
+async def test_slow_node_that_cannot_be_interrupted_delays_only_the_engine(agent: Agent) -> None:
+    """ComfyUI looks at an interrupt only between nodes; the caller need not wait for that."""
+    task_id = await agent.begin(
+        graphs.chain(graphs.empty(), graphs.node("LabSleep", image=..., seconds=1.0), graphs.preview())
+    )
+    await agent.until(task_id, lambda r: (r["current_node"] or {}).get("id") == "2")
+    started = time.monotonic()
+    assert (await agent.cancel(task_id)).ok()["state"] == "cancelled"
+    assert time.monotonic() - started < 0.5
+    assert color_of(*(await agent.run(graphs.painted(graphs.GREEN))).results("2")) == (0, 255, 0)
+
+
+async def test_many_cancels_leave_room_for_as_many_runs(make_agent: MakeAgent) -> None:
+    """A slot that a cancelled task does not give back would block the instance for good."""
+    agent = await make_agent(concurrency=2)
+    for _ in range(5):
+        ids = [await agent.begin(graphs.stepping()) for _ in range(3)]
+        await agent.running(ids[0])
+        await asyncio.gather(*(agent.cancel(task_id) for task_id in reversed(ids)))
+    assert (await agent.run(graphs.painted())).status == 200
+    assert (await agent.get("/api/queue")).ok()["running"] == []
