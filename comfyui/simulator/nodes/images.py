@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, ImageOps, ImageSequence
@@ -20,7 +22,20 @@ IMAGES_MODULE = "comfy_extras.nodes_images"
 SIDE = {"min": 1, "max": 16384, "step": 1}
 FROM_ZERO = {"min": 0, "max": 16384, "step": 1}
 
-ImageFile.LOAD_TRUNCATED_IMAGES = True  # ComfyUI falls back to this for broken files
+
+@contextmanager
+def opened_leniently(path: str) -> Iterator[Image.Image]:
+    """Open a picture as ComfyUI does: one that is cut short is loaded as far as it goes.
+
+    Pillow knows only a global flag for that, which is put back afterwards.
+    """
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def file_exists(folders: Folders, name: Any) -> str | bool:
@@ -58,7 +73,7 @@ def empty_image(width: int, height: int, batch_size: int, color: int) -> tuple[R
 def load_image(image: str, job: Job) -> tuple[Raster, Raster]:
     pictures: list[Raster] = []
     masks: list[Raster] = []
-    with Image.open(job.folders.locate(image)) as opened:
+    with opened_leniently(job.folders.locate(image)) as opened:
         for page in ImageSequence.Iterator(opened):
             upright = ImageOps.exif_transpose(page)
             picture = from_image(upright.convert("RGB"))
@@ -115,7 +130,7 @@ node(
     fingerprint=content_of,
 )
 def load_image_mask(image: str, channel: str, job: Job) -> tuple[Raster]:
-    with Image.open(job.folders.locate(image)) as opened:
+    with opened_leniently(job.folders.locate(image)) as opened:
         upright = ImageOps.exif_transpose(opened)
         band = to_band(upright.convert("RGBA").getchannel(channel[0].upper()))
     mask = Raster(((band,),), is_mask=True)
