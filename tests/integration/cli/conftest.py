@@ -1,0 +1,147 @@
+"""The command as a child process, in an environment that holds nothing of the one that the tests run in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from agent.client import AgentClient
+
+ROOT = Path(__file__).parents[3]
+MARK = "CLI_TEST_MARK"
+SECONDS = 20  # what any start, stop or answer may take at most
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+    """Wait for something in another process, which gives no signal; hence the polling."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@dataclass
+class Command:
+    """`comfyui-agent` with an environment of its own; every process below it inherits the mark."""
+
+    home: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        temporary = self.home.with_name(self.home.name + "-tmp")
+        temporary.mkdir(exist_ok=True)
+        fixed = {
+            "HOME": str(self.home),
+            "TMPDIR": str(temporary),
+            "PATH": os.environ["PATH"],
+            "TERM": "xterm",
+        }
+        # The package is found without being installed, and leaves no bytecode in the home.
+        return {**fixed, "PYTHONPATH": str(ROOT), MARK: self.mark, **self.settings}
+
+    def start(self, *arguments: str, **options) -> subprocess.Popen[str]:
+        pipes = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "stdin": subprocess.DEVNULL,
+            "text": True,
+        }
+        argv = [sys.executable, "-m", "agent.cli", *arguments]
+        return subprocess.Popen(argv, env=self.environ, cwd=self.home, **{**pipes, **options})
+
+    def run(self, *arguments: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments) as process:
+            try:
+                out, err = process.communicate(timeout=seconds)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def processes(self) -> dict[int, str]:
+        """Pid -> command line of everything alive that was started, however deep."""
+        found = {}
+        wanted = f"{MARK}={self.mark}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return found
+
+    def end_all(self) -> None:
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def command(tmp_path) -> Iterator[Command]:
+    (home := tmp_path / "home").mkdir()
+    made = Command(home)
+    yield made
+    made.end_all()
+
+
+@contextlib.contextmanager
+def serving(command: Command, *, wait: bool = True) -> Iterator[str]:
+    """The URL of a service that runs; with `wait`, once its engine is ready."""
+    port = free_port()
+    process = command.start("serve", "--host", "127.0.0.1", "--port", str(port), stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with AgentClient(url) as client:
+            until(client.ready if wait else lambda: answers(port), "the service answers")
+        yield url
+    finally:
+        process.terminate()
+        assert process.wait(SECONDS) == 0, process.stderr.read()
+        process.stderr.close()
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@pytest.fixture(scope="session")
+def agent_url(tmp_path_factory) -> Iterator[str]:
+    """One agent on the simulator for all tests that only talk to it."""
+    home = tmp_path_factory.mktemp("home")
+    switches = ["--step-seconds", "0.02", "--base-directory", str(home / "engine")]
+    settings = {
+        "AGENT_SHUTDOWN_SECONDS": "1",
+        "AGENT_INVOCATION": "standalone",
+        "COMFYUI_PORT": str(free_port()),
+        "COMFYUI_ARGS": shlex.join(switches),
+    }
+    command = Command(home, settings)
+    with serving(command) as url:
+        yield url
+    assert not command.processes()
+
+
+@pytest.fixture
+def client(agent_url) -> Iterator[AgentClient]:
+    with AgentClient(agent_url, timeout=SECONDS) as made:
+        yield made
