@@ -76,6 +76,7 @@ def build_store(settings: Settings) -> TaskStore:
         record_ttl_seconds=settings.task_ttl_seconds,
         output_ttl_seconds=settings.task_ttl_seconds,
         timeout_seconds=settings.redis_timeout_seconds,
+        reread_seconds=min(12, settings.lease_seconds),
     )
 
 
