@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
@@ -64,6 +64,8 @@ class Execution:
         self._follower = feed.follow(self.prompt_id)
         self._stall_seconds, self._silent_seconds = stall_seconds, 0.0
         self._is_running = False
+        self._has_begun = False
+        self._doubts_socket = False
         self._missed_events = False
         self._finish: _Finish | None = None
 
@@ -110,11 +112,13 @@ class Execution:
                 case PromptEnded():
                     ended = await self._end()
                 case _:
-                    self._silent_seconds = 0.0
+                    self._has_begun, self._silent_seconds, self._doubts_socket = True, 0.0, False
                     if _is_finish(event):
                         self._finish = event
                     yield event
             if ended is not None:
+                for late in self._late_events():
+                    yield late
                 yield ended
                 return
 
@@ -141,16 +145,26 @@ class Execution:
                 return await self._events.get()
         return None
 
+    def _late_events(self) -> Iterator[Event]:
+        """What came while the end was being looked up: pictures sent over the WebSocket are nowhere else."""
+        while not self._events.empty():
+            event = self._events.get_nowait()
+            if not isinstance(event, ConnectionLost | ConnectionRestored | PromptEnded):
+                yield event
+
     async def _after_silence(self, seconds: float) -> Ended | None:
         """Look the prompt up. One that runs in silence for too long has met a dead worker thread: ComfyUI goes on
         answering over HTTP then, for ever. The sum counts waits, not the clock, which jumps when an instance is
         frozen; and a prompt that only waits in the queue is no sign of anything."""
         ended = await self._look_up()
         if ended is not None:
-            if self._finish is None:
+            if self._finish is None and self._events.empty():
                 self._feed.reconnect()  # it ended, and this socket was not told
             return ended
         self._silent_seconds = self._silent_seconds + seconds if self._is_running else 0.0
+        if self._silent_seconds >= self._stall_seconds / 2 and not self._doubts_socket:
+            self._doubts_socket = True
+            self._feed.reconnect()  # the silence may be the socket's: ComfyUI forgets sockets that stay open
         if self._silent_seconds >= self._stall_seconds:
             return Ended(self.prompt_id, Result.STALLED)
         return None
@@ -159,13 +173,7 @@ class Execution:
         """What the final message means: only with every event at hand is it enough by itself."""
         if self._missed_events or self._finish is None:
             return await self._look_up()
-        match self._finish:
-            case PromptFailed() as error:
-                return Ended(self.prompt_id, Result.FAILED, error)
-            case PromptInterrupted() as error:
-                return Ended(self.prompt_id, Result.INTERRUPTED, error)
-            case _:
-                return Ended(self.prompt_id, Result.SUCCEEDED)
+        return _told(self.prompt_id, self._finish)
 
     async def _look_up(self) -> Ended | None:
         """Ask the engine. None: the prompt waits or runs, or the engine does not answer at the moment."""
@@ -178,10 +186,19 @@ class Execution:
                     return None
                 # It may have ended between the two questions.
                 entry = await self._client.history(self.prompt_id)
+                if entry is None and self._has_begun:
+                    await asyncio.sleep(
+                        END_GRACE_SECONDS
+                    )  # to call finished work lost is dear: it runs again
+                    entry = await self._client.history(self.prompt_id)
         except ComfyUIError as exc:
             log.debug("prompt.not_looked_up", prompt_id=self.prompt_id, reason=str(exc))
             return None
-        return Ended(self.prompt_id, Result.LOST) if entry is None else _ended(self.prompt_id, entry)
+        if entry is not None:
+            return _ended(self.prompt_id, entry)
+        if self._finish is not None and not self._missed_events:
+            return _told(self.prompt_id, self._finish)  # somebody emptied the history
+        return Ended(self.prompt_id, Result.LOST)
 
 
 def _is_finish(event: Event) -> TypeGuard[_Finish]:
@@ -189,6 +206,17 @@ def _is_finish(event: Event) -> TypeGuard[_Finish]:
     if isinstance(event, PromptFailed):
         return not event.is_blocked_output
     return isinstance(event, PromptSucceeded | PromptInterrupted)
+
+
+def _told(prompt_id: str, finish: _Finish) -> Ended:
+    """The end that the events told."""
+    match finish:
+        case PromptFailed():
+            return Ended(prompt_id, Result.FAILED, finish)
+        case PromptInterrupted():
+            return Ended(prompt_id, Result.INTERRUPTED, finish)
+        case PromptSucceeded():
+            return Ended(prompt_id, Result.SUCCEEDED)
 
 
 def _ended(prompt_id: str, entry: HistoryEntry) -> Ended:
