@@ -81,8 +81,13 @@ class Progress:
         self._overall = max(self._overall, self._weigh())
 
     def missing_streams(self) -> list[str]:
-        """Nodes that were executed and should have sent pictures, but none arrived: they exist nowhere else."""
-        return [n for n in self._weights if self._streams(n) and n not in self.streamed]
+        """Nodes that should have sent pictures, but not all have arrived: they exist nowhere else. Such a node's
+        progress bar counts its pictures."""
+        return [
+            n
+            for n in self._weights
+            if self._streams(n) and len(self.streamed.get(n, ())) < max(self._entries[n].max, 1)
+        ]
 
     def replace_outputs(self, history: HistoryEntry) -> None:
         """Events were missed: take the outputs from the engine's history instead."""
@@ -155,9 +160,10 @@ class Progress:
         self._current = None
 
     def _add_output(self, node: str, output: Mapping[str, Any]) -> None:
-        entry = self._entries.get(node) or self._entries.get(node.split(".", 1)[0])
-        if entry is None:
+        origin = self._workflow.origin(node)
+        if origin is None:
             return
+        entry = self._entries[origin]
         for key, values in output.items():
             if isinstance(values, list):
                 entry.ui.setdefault(key, []).extend(values)
