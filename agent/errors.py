@@ -73,6 +73,12 @@ class InvalidWorkflow(AgentError):
     status = 400
 
 
+class WorkflowTooLarge(AgentError):
+    """The workflow has more nodes than this server accepts. AGENT_MAX_NODES is the limit."""
+
+    status = 413
+
+
 class InvalidOptions(AgentError):
     """An option beside the workflow has a wrong value."""
 
@@ -119,6 +125,12 @@ class BodyTooLarge(AgentError):
     """The request body is larger than this server accepts. Send input images as URLs."""
 
     status = 413
+
+
+class BodyTooSlow(AgentError):
+    """The request body did not arrive in time. Send input images as URLs, or try again."""
+
+    status = 408
 
 
 class InvalidTaskId(AgentError):

@@ -39,6 +39,7 @@ from agent.errors import (
     TaskNotFound,
     TaskTakenOver,
     TaskTimeout,
+    WorkflowTooLarge,
 )
 from agent.executor import Executor
 from agent.settings import Settings
@@ -236,6 +237,10 @@ class Runner:
             raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
 
     def _check_policy(self, workflow: Workflow) -> None:
+        limit = self._settings.max_nodes
+        if len(workflow.nodes) > limit:
+            count = len(workflow.nodes)
+            raise WorkflowTooLarge(f"The workflow has {count} nodes, more than {limit}.", limit=limit)
         allow, deny = self._settings.nodes_allow, self._settings.nodes_deny
         for node in workflow.nodes.values():
             is_allowed = not allow or any(fnmatchcase(node.class_type, pattern) for pattern in allow)

@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     )
     fetch_timeout_seconds: float = Field(30, gt=0, description="How long the download of one input may take.")
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body.")
+    max_nodes: int = Field(2000, gt=0, description="Most nodes of one workflow.")
     max_input_bytes: int = Field(64 * 2**20, gt=0, description="Largest input file, decoded or downloaded.")
     max_input_pixels: int = Field(100_000_000, gt=0, description="Largest input picture, width times height.")
     queue_size: int = Field(

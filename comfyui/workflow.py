@@ -17,6 +17,9 @@ SEED_INPUTS = ("seed", "noise_seed")
 #: So many nodes of a circle are named in its error.
 LONGEST_CIRCLE = 12
 
+#: Titles are shown in records and errors; a longer one is cut.
+LONGEST_TITLE = 200
+
 EXPORT_HINT = 'In ComfyUI choose "Workflow > Export (API)" and send that file.'
 
 
@@ -212,7 +215,8 @@ def _is_finite(value: Any) -> bool:
 def _title(node: dict[str, Any]) -> str:
     meta = node.get("_meta")
     title = meta.get("title") if isinstance(meta, dict) else None
-    return title if isinstance(title, str) and title else str(node["class_type"])
+    named = title if isinstance(title, str) and title else str(node["class_type"])
+    return named[:LONGEST_TITLE]
 
 
 def _say(node: Node) -> str:

@@ -13,12 +13,22 @@ from pydantic_core import from_json
 from agent.admission import RunRequest
 from agent.api.keys import SETTINGS
 from agent.api.models import RunOptions
-from agent.errors import BodyTooLarge, InvalidJson, InvalidOptions, InvalidTaskId, InvalidWorkflow
+from agent.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    InvalidJson,
+    InvalidOptions,
+    InvalidTaskId,
+    InvalidWorkflow,
+)
 from comfyui.errors import InvalidWorkflowError
 from comfyui.workflow import Workflow
 
 #: A body up to this size is parsed on the event loop; a larger one in a thread.
 INLINE_BYTES = 64 * 1024
+
+#: How long a body may take to arrive. A trickling one would hold a connection, and a billed request, for ever.
+BODY_SECONDS = 120
 
 TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
 
@@ -65,7 +75,10 @@ async def _read_body(request: web.Request) -> bytes:
     if _is_too_large(request):
         raise too_large
     try:
-        return await request.read()
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise BodyTooSlow from None
     except web.HTTPRequestEntityTooLarge:
         raise too_large from None
 
