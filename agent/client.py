@@ -15,7 +15,7 @@ import mimetypes
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -146,16 +146,25 @@ class Result:
 class AgentClient:
     """Talks to one agent, or to any instance behind one address. Use one client a thread.
 
-    `timeout` bounds connecting, and the silence before and within an ordinary answer, in seconds. Every method
+    `timeout` bounds connecting, and the silence before and within an ordinary answer, in seconds.
+    `reconnect_pauses` are waited one after the other before a dropped event stream is opened again. Every method
     raises AgentRequestError when the agent refuses, and AgentUnreachable when nobody answers.
     """
 
-    def __init__(self, url: str, api_key: str | None = None, timeout: float = 30) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        timeout: float = 30,
+        *,
+        reconnect_pauses: Sequence[float] = RECONNECT_PAUSES,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no address of an agent; it looks like http://localhost:9000")
         self.url = url.rstrip("/")
         self.timeout = timeout
+        self._reconnect_pauses = tuple(reconnect_pauses)
         self._session = _Session()
         self._session.headers["User-Agent"] = "comfyui-agent-client"
         # A proxy of the environment cannot stand between two processes of one machine.
@@ -289,9 +298,9 @@ class AgentClient:
                     raise
                 lost = error
             failures = 0 if time.monotonic() - opened > SETTLED_SECONDS else failures
-            if failures == len(RECONNECT_PAUSES):
+            if failures == len(self._reconnect_pauses):
                 raise lost
-            time.sleep(deadline.cap(RECONNECT_PAUSES[failures]))
+            time.sleep(deadline.cap(self._reconnect_pauses[failures]))
             failures += 1
 
     def _stream(self, path: str, deadline: _Deadline) -> Iterator[dict[str, Any]]:

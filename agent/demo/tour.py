@@ -42,6 +42,9 @@ DEADLINE_SECONDS = 45
 INTERRUPTED = 128 + signal.SIGINT
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
+#: On one machine a connection breaks for good: the agent died, and that is to be said soon.
+RECONNECT_PAUSES = (0.0, 0.2)
+
 #: Pause before asking again for a task that its own request has not created yet.
 ASK_AGAIN_SECONDS = 0.02
 
@@ -74,7 +77,7 @@ def run_demo(out: str, pace: float = 1) -> int:
     display = display_for(sys.stdout)
     try:
         with _tidying_up_when_stopped():
-            _run(Path(out).expanduser().absolute(), pace, display)
+            _run(Path(out).expanduser().resolve(), pace, display)
     except KeyboardInterrupt:
         display.fail("stopped; nothing is left running.")
         return INTERRUPTED
@@ -86,7 +89,7 @@ def run_demo(out: str, pace: float = 1) -> int:
 
 def _run(folder: Path, pace: float, display: Display) -> None:
     _make_folder(folder)
-    display.say("Starting the agent with the embedded simulator: real requests, stand-in pictures.")
+    display.say("Starting the agent on its embedded simulator: real requests, stand-in pictures.")
     began = time.monotonic()
     # The pool is left last: its thread waits for an answer until the agent is gone.
     with (
@@ -164,7 +167,7 @@ def _run_all(
     todo: list[Job], url: str, pool: ThreadPoolExecutor, folder: Path, display: Display
 ) -> list[Row]:
     rows = []
-    with AgentClient(url) as client, display.tasks() as begin:
+    with AgentClient(url, reconnect_pauses=RECONNECT_PAUSES) as client, display.tasks() as begin:
         for job in todo:
             show = begin(job.title, job.how)
             began = time.monotonic()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-import agent.client
 from agent.client import AgentClient, AgentRequestError, AgentUnreachable
 
 QUEUED = {"id": "t", "state": "queued", "progress": 0.0, "error": None}
@@ -71,13 +70,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def client(server) -> Iterator[AgentClient]:
-    with AgentClient(server.url(), "s3cret", timeout=5) as made:
+    with AgentClient(server.url(), "s3cret", timeout=5, reconnect_pauses=(0, 0, 0, 0)) as made:
         yield made
-
-
-@pytest.fixture
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(agent.client, "RECONNECT_PAUSES", (0.0,) * 4)
 
 
 def answer(status: str, body: bytes, kind: str = "application/json", **headers: str) -> bytes:
@@ -133,7 +127,7 @@ def test_stream_without_chunks_is_read_as_it_comes(server, client):
     assert list(client.events("t")) == [QUEUED, DONE]
 
 
-def test_instance_that_is_unavailable_for_a_moment_is_asked_again(server, client, no_pauses):
+def test_instance_that_is_unavailable_for_a_moment_is_asked_again(server, client):
     server.answers = [stream(QUEUED), UNAVAILABLE, answer("502 Bad Gateway", b"<html>"), stream(DONE)]
     assert client.wait("t") == DONE
 
@@ -145,14 +139,14 @@ def test_task_that_is_gone_after_a_reconnect_ends_the_stream(server, client):
     assert caught.value.code == "TaskNotFound"
 
 
-def test_stream_that_drops_for_ever_is_given_up(server, client, no_pauses):
+def test_stream_that_drops_for_ever_is_given_up(server, client):
     server.answers = [stream(QUEUED)]
     with pytest.raises(AgentUnreachable):
         list(client.events("t"))
     assert len(server.requests) == 5
 
 
-def test_stream_that_moves_on_is_not_given_up(server, client, no_pauses):
+def test_stream_that_moves_on_is_not_given_up(server, client):
     steps = [{**HALF, "progress": step / 20} for step in range(20)]
     server.answers = [*(stream(step) for step in steps), stream(DONE)]
     assert list(client.events("t")) == [*steps, DONE]
