@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import shlex
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from comfyui.launch import checkout_command
 from tests.integration.agent.service import Agent, engine_of, settings_of
 from tests.integration.inputs.conftest import MediaServer
 from tests.integration.simulator.process import free_port
@@ -45,17 +49,33 @@ async def simulated_agent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def real_agent() -> AsyncIterator[Agent]:
+async def real_agent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Agent]:
+    """Needs ~10 s to start. Flags in COMFYUI_ARGS win over ours."""
+    python = os.environ.get("COMFYUI_PYTHON") or checkout_command(REAL_ROOT, None, "", 0)[0]
+    base = real_base(tmp_path_factory.mktemp("comfyui"), Path(REAL_ROOT), python)
+    ours = ["--cpu", "--disable-api-nodes", "--base-directory", str(base)]
     settings = settings_of(
         fetch_allow=["127.0.0.1"],
         comfyui_root=REAL_ROOT,
-        comfyui_python=os.environ.get("COMFYUI_PYTHON"),
-        comfyui_args=os.environ.get("COMFYUI_ARGS", ""),
+        comfyui_python=python,
+        comfyui_args=f"{shlex.join(ours)} {os.environ.get('COMFYUI_ARGS', '')}",
         comfyui_port=free_port(),
     )
     async with Agent(settings) as agent:
         await agent.ready(REAL_START_SECONDS)
         yield agent
+
+
+def real_base(base: Path, root: Path, python: str) -> Path:
+    """A base directory of its own for ComfyUI, with the nodes and the checkpoint that the tests use."""
+    for folder in ("custom_nodes", "input", "models/checkpoints"):
+        (base / folder).mkdir(parents=True)
+    ours = Path(__file__).parent / "real"
+    for node in (ours / "lab_nodes.py", root / "custom_nodes" / "websocket_image_save.py"):
+        shutil.copy(node, base / "custom_nodes")
+    model = base / "models" / "checkpoints" / "tiny.safetensors"
+    subprocess.run([python, ours / "make_tiny_model.py", model], check=True, capture_output=True, timeout=60)
+    return base
 
 
 @pytest.fixture
