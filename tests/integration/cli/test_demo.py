@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from shutil import which
@@ -176,6 +177,23 @@ def test_agent_that_dies_fails_the_demo_with_its_last_words(started):
         "comfyui-agent: the demo failed: The agent stopped by itself, with exit code -9.\n"
     )
     assert "info: engine.ready" in error
+    assert not command.processes()
+
+
+def test_demo_that_hangs_ends_in_time(command):
+    code = "import sys; from agent.demo import tour; tour.DEADLINE_SECONDS = 1.5; sys.exit(tour.run_demo('out', 3))"
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(
+        argv,
+        env=command.environ,
+        cwd=command.home,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 1
+    assert "the demo failed: it was not done after 1.5 s." in done.stderr
     assert not command.processes()
 
 
