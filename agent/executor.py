@@ -166,8 +166,18 @@ class Executor:
                 case Ended():
                     _mark_running(live)
                     _take_end(event, progress, workflow)
+                    if event.history is None and self._is_any_silent(workflow, progress):
+                        await self._ask_for_outputs(execution, progress)
             live.note_progress()
         return progress
+
+    def _is_any_silent(self, workflow: Workflow, progress: Progress) -> bool:
+        return self._catalog is not None and bool(_silent_outputs(workflow, progress, self._catalog))
+
+    async def _ask_for_outputs(self, execution: Execution, progress: Progress) -> None:
+        """An output node without a message may have nothing to say, or its message was lost on an open socket."""
+        if history := await self._client.history(execution.prompt_id):
+            progress.replace_outputs(history)
 
     def _expected(self, workflow: Workflow, node_errors: dict[str, Any]) -> set[str]:
         """The nodes that ComfyUI will come to: those that its valid output nodes depend on."""
@@ -277,10 +287,7 @@ def _check_outputs(live: LiveTask, workflow: Workflow, progress: Progress, catal
             f'The pictures of node "{lost[0]}" were sent while the connection to ComfyUI was broken.',
             node_id=lost[0],
         )
-    nodes = progress.snapshot()
-    silent = [
-        n for n in catalog.output_nodes(workflow) if not (nodes[n].images or nodes[n].text or nodes[n].ui)
-    ]
+    silent = _silent_outputs(workflow, progress, catalog)
     if len(silent) == len(catalog.output_nodes(workflow)):
         raise NoOutput(node_id=silent[0])
     dropped = {w.get("node_id") for w in live.record.warnings}
@@ -294,3 +301,11 @@ def _check_outputs(live: LiveTask, workflow: Workflow, progress: Progress, catal
             ),
         ]
     )
+
+
+def _silent_outputs(workflow: Workflow, progress: Progress, catalog: Catalog) -> list[str]:
+    """Output nodes that have shown nothing."""
+    nodes = progress.snapshot()
+    return [
+        n for n in catalog.output_nodes(workflow) if not (nodes[n].images or nodes[n].text or nodes[n].ui)
+    ]
