@@ -140,8 +140,9 @@ class Progress:
             return
         now = int(self._clock())
         entry.start = entry.start or now
+        value, maximum = _plain(value), _plain(maximum) or 1
         if (entry.value, entry.max) != (value, maximum):
-            entry.value, entry.max = _plain(value), _plain(maximum) or 1
+            entry.value, entry.max = value, maximum
             entry.last_updated = now
 
     def _finish(self, node: str) -> None:
@@ -196,13 +197,13 @@ def _plain(number: Number) -> Number:
 
 def _to_record(entry: _Entry) -> NodeProgress:
     """Sort a node's output: files whatever their key, texts, and the rest unchanged."""
-    images: dict[tuple[Any, ...], dict[str, Any]] = {}
+    images: dict[tuple[str, str, str], dict[str, Any]] = {}
     rest: dict[str, Any] = {}
     for key, values in entry.ui.items():
-        files = [v for v in values if isinstance(v, dict) and isinstance(v.get("filename"), str)]
-        for file in files:
-            images.setdefault((file["filename"], file.get("subfolder", ""), file.get("type", "output")), file)
-        others = [v for v in values if not (isinstance(v, dict) and isinstance(v.get("filename"), str))]
+        for file in filter(_is_file, values):
+            place = (file["filename"], str(file.get("subfolder") or ""), str(file.get("type") or "output"))
+            images.setdefault(place, file)
+        others = [v for v in values if not _is_file(v)]
         if others and key not in ("text", "animated"):
             rest[key] = others
     text = [v if isinstance(v, str) else str(v) for v in entry.ui.get("text", [])]
@@ -215,3 +216,7 @@ def _to_record(entry: _Entry) -> NodeProgress:
         text=text or None,
         ui=rest or None,
     )
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("filename"), str) and value["filename"] != ""
