@@ -78,6 +78,20 @@ class Admission:
                     return await self.end_orphan(taken, InstanceLost())
         return LiveTask(record, self._store, taken, is_background=is_background, must_keep=must_keep)
 
+    async def find(self, request: RunRequest, task_id: str) -> TaskRecord | None:
+        """The record of a task that is over or that another instance runs, so that nothing of it is to be done here.
+
+        Raises TaskConflict, StoreUnavailable.
+        """
+        stored = await self._store.read(task_id)
+        match decide(stored, request.digest, self._settings.max_attempts) if stored else None:
+            case Decision.JOIN | Decision.STORED:
+                return stored.record if stored else None
+            case Decision.CONFLICT:
+                raise TaskConflict(task_id=task_id)
+            case _:
+                return None
+
     async def end_orphan(self, stored: Stored, error: AgentError) -> TaskRecord:
         """Finish a task whose owner is gone and that nobody will run; returns its final record."""
         is_cancel = isinstance(error, TaskCancelled)

@@ -209,7 +209,12 @@ class Runner:
         """A task of ours that works, or the record of one that others run or that is over."""
         live = self._live.get(task_id) if task_id else None
         if live is None:
-            self._check_room()
+            if self._is_stopping:
+                raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
+            if len(self._live) + self._claiming >= self._capacity:
+                if task_id and (known := await self._admission.find(request, task_id)):
+                    return known
+                raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
             self._check_policy(request.workflow)
             self._claiming += 1
             try:
@@ -229,12 +234,6 @@ class Runner:
         live.is_background = live.is_background or is_background
         live.must_keep = live.must_keep or must_keep
         return live
-
-    def _check_room(self) -> None:
-        if self._is_stopping:
-            raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
-        if len(self._live) + self._claiming >= self._capacity:
-            raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
 
     def _check_policy(self, workflow: Workflow) -> None:
         limit = self._settings.max_nodes
