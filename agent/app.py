@@ -18,7 +18,7 @@ from agent.inputs.guard import AllowList
 from agent.inputs.media import MediaLimits
 from agent.inputs.resolve import InputResolver
 from agent.runner import Runner
-from agent.settings import Settings, read_api_keys
+from agent.settings import Settings, SettingsError, read_api_keys
 from agent.tasks.board import TaskBoard
 from agent.tasks.memory import MemoryStore
 from agent.tasks.store import TaskStore
@@ -60,7 +60,7 @@ def build_app(settings: Settings) -> web.Application:
 
 
 def build_store(settings: Settings) -> TaskStore:
-    """The store that the settings name. It does not connect yet."""
+    """The store that the settings name. It does not connect yet. Raises SettingsError."""
     if settings.redis_url is None:
         log.info("store.memory", note="tasks are known to this process alone; set REDIS_URL to share them")
         return MemoryStore(
@@ -70,14 +70,17 @@ def build_store(settings: Settings) -> TaskStore:
         )
     from agent.tasks.redis import RedisStore  # noqa: PLC0415 - costs a tenth of a second where it is not needed
 
-    return RedisStore(
-        settings.redis_url.get_secret_value(),
-        prefix=settings.redis_prefix,
-        record_ttl_seconds=settings.task_ttl_seconds,
-        output_ttl_seconds=settings.task_ttl_seconds,
-        timeout_seconds=settings.redis_timeout_seconds,
-        reread_seconds=min(12, settings.lease_seconds),
-    )
+    try:
+        return RedisStore(
+            settings.redis_url.get_secret_value(),
+            prefix=settings.redis_prefix,
+            record_ttl_seconds=settings.task_ttl_seconds,
+            output_ttl_seconds=settings.task_ttl_seconds,
+            timeout_seconds=settings.redis_timeout_seconds,
+            reread_seconds=min(12, settings.lease_seconds),
+        )
+    except ValueError as exc:
+        raise SettingsError(str(exc)) from None
 
 
 def plan_engine(settings: Settings) -> tuple[str, Launch | None]:

@@ -64,12 +64,15 @@ def serve(
 
     from agent.logs import configure_logs  # noqa: PLC0415
     from agent.serve import serve as run_service  # noqa: PLC0415
+    from agent.settings import SettingsError  # noqa: PLC0415
     from comfyui.errors import EngineFailedError  # noqa: PLC0415
 
     settings = _load_settings(host=host, port=port)
     configure_logs(settings.log_format, settings.log_level)
     try:
         asyncio.run(run_service(settings))
+    except SettingsError as exc:
+        _stop(str(exc), WRONG_USE)
     except EngineFailedError as exc:
         _stop(str(exc))
     except OSError as exc:

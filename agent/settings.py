@@ -6,9 +6,18 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -40,6 +49,18 @@ def _split(value: Any) -> Any:
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
 
+def _check_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write it as http://host:port")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_check_url)]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+]
 WordList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
 
@@ -130,7 +151,7 @@ class Settings(BaseSettings):
     redis_timeout_seconds: float = Field(
         5, gt=0, description="A silent Redis is given up after one and a half times this long."
     )
-    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_level: LogLevel = Field("info", description="debug, info, warning or error.")
     log_format: LogFormat = Field(LogFormat.AUTO, description="text, json, or auto: text on a terminal.")
 
     redis_url: SecretStr | None = Field(
@@ -154,7 +175,7 @@ class Settings(BaseSettings):
         validation_alias="COMFYUI_COMMAND",
         description="The whole command to launch instead, {port} filled in: any server that speaks ComfyUI's protocol.",
     )
-    comfyui_url: str | None = Field(
+    comfyui_url: HttpUrl | None = Field(
         None,
         validation_alias="COMFYUI_URL",
         description="A ComfyUI that already runs: attach, do not supervise.",
