@@ -91,8 +91,23 @@ async def test_synchronous_caller_who_hangs_up_cancels_the_run(agent: Agent) -> 
     caller.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await caller
-    assert (await agent.finished("hung-up"))["state"] == "cancelled"
+    record = await agent.finished("hung-up")
+    assert (record["state"], record["error"]["code"]) == ("cancelled", "CallerGone")
     await eventually(agent.engine.is_idle, QUICKLY)
+
+
+async def test_caller_who_lost_the_connection_may_ask_again(agent: Agent) -> None:
+    """Unlike a DELETE, a broken connection is nobody's decision against the task."""
+    graph = graphs.stepping(steps=20)
+    caller = asyncio.create_task(agent.run(graph, "asked-again"))
+    await agent.running_later("asked-again")
+    caller.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await caller
+    await agent.finished("asked-again")
+    assert len((await agent.run(graph, "asked-again")).results("3")) == 1
+    record = await agent.task("asked-again")
+    assert [attempt["outcome"] for attempt in record["attempts"]] == ["cancelled", "succeeded"]
 
 
 async def test_task_that_waits_for_its_inputs_is_cancelled(agent: Agent, media: MediaServer) -> None:
