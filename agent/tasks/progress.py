@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -167,7 +168,7 @@ class Progress:
         entry = self._entries[origin]
         for key, values in output.items():
             if isinstance(values, list):
-                entry.ui.setdefault(key, []).extend(values)
+                entry.ui.setdefault(key, []).extend(map(_as_json, values))
 
     def _add_streamed(self, node: str, data: bytes) -> None:
         """A picture without a file: it gets a name of its own and the type "websocket"."""
@@ -216,6 +217,15 @@ def _to_record(entry: _Entry) -> NodeProgress:
         text=text or None,
         ui=rest or None,
     )
+
+
+def _as_json(value: Any) -> Any:
+    """Python writes NaN and Infinity into JSON, where no other reader takes them; custom nodes do send them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_as_json(inner) for inner in value]
+    return {key: _as_json(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _is_file(value: Any) -> bool:
