@@ -176,19 +176,24 @@ class LiveTask:
         await self._store.write(self.claim, final)
 
     async def _write_on(self, claim: Claim, written: TaskRecord) -> None:
-        """Write each change after `written`, at most one every WRITE_SECONDS."""
+        """Write each change after `written`, at most one every WRITE_SECONDS; the last one again until it is stored."""
+        is_stored = True
         while True:
             changed, record = self._changed, self.record
-            if record is not written:
+            if record is not written or not is_stored:
                 try:
                     await self._store.write(claim, record)
+                    is_stored = True
                 except StoreUnavailable as error:
-                    log.warning("task.progress_not_stored", task_id=self.id, reason=error.detail)
+                    if is_stored:
+                        log.warning("task.progress_not_stored", task_id=self.id, reason=error.detail)
+                    is_stored = False
                 except ClaimLost:
                     return  # the heartbeat ends the work
                 written = record
                 await asyncio.sleep(WRITE_SECONDS)
-            await changed.wait()
+            if is_stored:
+                await changed.wait()
 
     async def _end_writer(self) -> None:
         if self._writer is not None:
