@@ -357,6 +357,16 @@ def test_texts_and_the_rest_are_kept_apart(progress: Progress) -> None:
     assert entry.images == []
 
 
+def test_numbers_that_json_does_not_have_become_null(progress: Progress) -> None:
+    # Python writes NaN all the same, and then no browser can read the answer.
+    bad = float("nan")
+    output = {"scores": [bad, 1.5, [bad, {"a": -float("inf")}]], "images": [FILE | {"score": bad}]}
+    progress.apply(NodeExecuted("p", "9", "9", output))
+    entry = progress.snapshot()["9"]
+    assert entry.ui == {"scores": [None, 1.5, [None, {"a": None}]]}
+    assert entry.images == [FILE | {"score": None}]
+
+
 @pytest.mark.parametrize(
     "output",
     [
