@@ -326,6 +326,13 @@ class TaskTimeout(AgentError):
     status = 504
 
 
+class CallerGone(AgentError):
+    """The caller closed the connection, so the task was cancelled. Sent again, it runs again."""
+
+    status = 410
+    transient = True
+
+
 class TaskCancelled(AgentError):
     """The task was cancelled; it has no result."""
 

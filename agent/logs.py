@@ -21,7 +21,11 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     as_text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and sys.stdout.isatty())
     renderer: Any = structlog.processors.JSONRenderer(sort_keys=False, ensure_ascii=False)
     if as_text:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=20)
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(),
+            pad_event_to=20,
+            exception_formatter=structlog.dev.plain_traceback,  # the default prints local variables: keys, pictures
+        )
     for_machines: list[Processor] = [] if as_text else [structlog.processors.format_exc_info, _in_order]
     structlog.configure(
         processors=[

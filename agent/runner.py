@@ -22,6 +22,7 @@ import structlog
 from agent.admission import Admission, RunRequest
 from agent.errors import (
     AgentError,
+    CallerGone,
     EngineDied,
     EngineLostPrompt,
     EngineStalled,
@@ -145,13 +146,13 @@ class Runner:
                 record = await self._watch(task_id, show)
                 outputs = await self._board.outputs(task_id) if record.state is State.SUCCEEDED else []
                 is_kept = True
-            if record.state.is_final:
+            if record.state.is_final and not _is_ours_to_repeat(admitted, record):
                 if record.error is not None:
                     raise AgentError.from_dict(record.error)
                 return Delivery(record, outputs, is_kept)
             if self._is_stopping:
                 raise ShuttingDown(task_id=task_id)
-            # Its owner is gone without an end: the task may be ours now.
+            # Its owner is gone without an end, or with its caller while we waited too: the task may be ours now.
 
     async def submit(self, request: RunRequest, task_id: str | None = None) -> TaskRecord:
         """Run a workflow in the background and return at once. Raises what admission finds wrong."""
@@ -269,7 +270,7 @@ class Runner:
                 await asyncio.gather(shower, return_exceptions=True)
             live.waiters -= 1
             if live.waiters == 0 and not live.is_background:
-                live.stop(TaskCancelled("The caller closed the connection, so the task was cancelled."))
+                live.stop(CallerGone())
 
     async def _watch(self, task_id: str, show: Show | None) -> TaskRecord:
         """Wait for another instance's task: its final record, or the last one if its lease ran out."""
@@ -336,7 +337,7 @@ class Runner:
                 await live.put_back()
             case None:
                 await self._settle(live, State.SUCCEEDED, Outcome.SUCCEEDED, None)
-            case TaskCancelled():
+            case TaskCancelled() | CallerGone():
                 await self._settle(live, State.CANCELLED, Outcome.CANCELLED, error)
             case _:
                 await self._settle(live, State.FAILED, Outcome.FAILED, error)
@@ -403,6 +404,12 @@ class Runner:
     async def _wait_for_work(self, seconds: float) -> None:
         if work := [live.work for live in self._live.values() if live.work]:
             await asyncio.wait(work, timeout=seconds)
+
+
+def _is_ours_to_repeat(admitted: LiveTask | TaskRecord, record: TaskRecord) -> bool:
+    """Whether we joined another instance's run, and it ended only because its own caller left."""
+    joined = isinstance(admitted, TaskRecord) and not admitted.state.is_final
+    return joined and record.error is not None and record.error["code"] == CallerGone.code
 
 
 async def _show_all(records: AsyncGenerator[TaskRecord, None], show: Show | None) -> TaskRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 
 import structlog
 from aiohttp import web
@@ -41,18 +42,16 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    runner = web_runner(settings)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=512)
-        await site.start()
-        log.info("agent.listening", url=f"http://{settings.host}:{_port(runner)}", role=settings.role.value)
-        await stop.wait()
-        log.info("agent.stopping")
-    finally:
-        await runner.cleanup()
-
-
-def _port(runner: web.AppRunner) -> int:
-    """The port that was really bound: settings may ask for any free one."""
-    return int(runner.addresses[0][1])
+    # Bound before anything is started: a port that is taken must not cost the start of an engine.
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.create_server((settings.host, settings.port), family=family, backlog=512) as listener:
+        runner = web_runner(settings)
+        await runner.setup()
+        try:
+            await web.SockSite(runner, listener, backlog=512).start()
+            port = listener.getsockname()[1]
+            log.info("agent.listening", url=f"http://{settings.host}:{port}", role=settings.role.value)
+            await stop.wait()
+            log.info("agent.stopping")
+        finally:
+            await runner.cleanup()

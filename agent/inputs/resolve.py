@@ -59,6 +59,7 @@ class InputResolver:
     def __init__(self, client: Client, fetcher: Fetcher, limits: MediaLimits) -> None:
         self._client, self._fetcher, self._limits = client, fetcher, limits
         self._uploaded: dict[str, str] = {}
+        self._uploading: dict[str, asyncio.Lock] = {}
         self._gate = asyncio.Semaphore(PARALLEL_INPUTS)
 
     def prefetch(self, workflow: Workflow) -> Prefetch:
@@ -130,9 +131,11 @@ class InputResolver:
 
     async def _hand_over(self, data: bytes, kind: MediaKind, hint: str | None) -> str:
         media: Media = await _in_thread(lambda: inspect(data, kind, self._limits, hint=hint), size=len(data))
-        if media.name not in self._uploaded:
-            self._uploaded[media.name] = await self._client.upload(media.name, media.data)
-        return self._uploaded[media.name]
+        async with self._uploading.setdefault(media.name, asyncio.Lock()):
+            if media.name not in self._uploaded:
+                self._uploaded[media.name] = await self._client.upload(media.name, media.data)
+            self._uploading.pop(media.name, None)
+            return self._uploaded[media.name]
 
 
 def _likely_urls(workflow: Workflow) -> set[str]:

@@ -25,9 +25,9 @@ def decide(stored: Stored, workflow_digest: str, max_attempts: int) -> Decision:
     attempts_remain = len(record.attempts) < max_attempts
     if record.workflow_digest != workflow_digest:
         return Decision.CONFLICT
-    if record.state in (State.SUCCEEDED, State.CANCELLED):
+    if record.state is State.SUCCEEDED:
         return Decision.STORED
-    if record.state is State.FAILED and not (_is_transient(record.error) and attempts_remain):
+    if record.state.is_final and not (_is_transient(record.error) and attempts_remain):
         return Decision.STORED
     if stored.owner is not None:
         return Decision.JOIN
