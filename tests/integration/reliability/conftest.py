@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,13 @@ async def make_agent(
 ) -> AsyncIterator[MakeAgent]:
     """Start agents of one fleet: `await make_agent(*simulator switches, **environment)`. REDIS_URL="" is none."""
     async with contextlib.AsyncExitStack() as stack:
-        made: list[AgentProcess] = []
+        numbers = count()
 
         async def make(*switches: str, wait: bool = True, **environment: Any) -> AgentProcess:
             shared = {"REDIS_URL": redis_server.url, "AGENT_REDIS_PREFIX": redis_prefix}
             values = {name: str(value) for name, value in {**shared, **environment}.items() if value != ""}
-            agent = AgentProcess(tmp_path / f"agent{len(made)}", *switches, **values)
-            made.append(await stack.enter_async_context(agent))
+            agent = AgentProcess(tmp_path / f"agent{next(numbers)}", *switches, **values)
+            await stack.enter_async_context(agent)
             if wait:
                 await ready(agent)
             return agent

@@ -1,0 +1,149 @@
+"""Too much work is refused early; shutdown finishes what it can, puts the rest back and leaves no process."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.integration.agent.graphs import BLUE, GREEN, RED, fresh_color, rgb
+from tests.integration.agent.pictures import color_of
+from tests.integration.agent.service import eventually
+from tests.integration.reliability.conftest import MakeAgent
+from tests.integration.reliability.fleet import AgentProcess, Clock, is_alive, outcomes, slow, until
+
+
+async def test_full_queue_refuses_with_429_and_when_to_come_again(make_agent: MakeAgent) -> None:
+    agent = await make_agent(AGENT_QUEUE_SIZE=1, AGENT_CONCURRENCY=1)
+    first = asyncio.create_task(agent.run(slow(60, color=RED), "one"))
+    await agent.running("one")
+    await agent.begin(slow(2, color=GREEN), "two")
+    refused = await agent.run(slow(2), "three")
+    assert refused.error(429, "QueueFull")["transient"]
+    assert int(refused.headers["Retry-After"]) > 0
+    assert (await agent.get("/api/tasks/three")).status == 404, (
+        "a refusal of a caller who hears it is no task"
+    )
+    # Joining a task that is here already takes no room.
+    joined = asyncio.create_task(agent.run(slow(60, color=RED), "one"))
+    assert color_of((await first).results("3")[0]) == rgb(RED)
+    assert (await joined).body == (await first).body
+    await agent.succeeded("two")
+    assert color_of((await agent.run(slow(2, color=BLUE), "three")).results("3")[0]) == rgb(BLUE)
+
+
+async def test_refusal_behind_a_gateway_is_written_under_the_task_and_a_redelivery_runs(
+    make_agent: MakeAgent,
+) -> None:
+    agent = await make_agent(AGENT_QUEUE_SIZE=0, AGENT_CONCURRENCY=1, AGENT_INVOCATION="gateway")
+    first = asyncio.create_task(agent.run(slow(40, color=RED), "one"))
+    await agent.running("one")
+    refused = await agent.run(slow(2, color=GREEN), "two")
+    refused.error(429, "QueueFull")
+    assert refused.headers["x-fc-status"] == "404", "the platform shall deliver it again"
+    assert (await agent.task("two"))["error"]["code"] == "QueueFull"
+    (await first).ok()
+    assert color_of((await agent.run(slow(2, color=GREEN), "two")).results("3")[0]) == rgb(GREEN)
+    assert (await agent.task("two"))["state"] == "succeeded"
+
+
+async def test_body_that_is_too_large_is_refused_before_it_is_read(make_agent: MakeAgent) -> None:
+    agent = await make_agent(AGENT_MAX_BODY_BYTES=10_000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+    try:
+        writer.write(b"POST /api/run HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n{")
+        answer = await asyncio.wait_for(reader.readline(), 5)  # though the body never comes
+    finally:
+        writer.close()
+    assert b" 413 " in answer
+
+
+async def test_sigterm_lets_running_tasks_finish_and_puts_the_others_back(make_agent: MakeAgent) -> None:
+    first, second = await asyncio.gather(
+        make_agent(AGENT_CONCURRENCY=1, AGENT_SHUTDOWN_SECONDS=1.5), make_agent()
+    )
+    graphs = {"finishes": slow(40, color=RED), "put-back": slow(100, color=GREEN)}
+    for name, graph in graphs.items():
+        await first.begin(graph, name)
+    await first.running("finishes")
+    engine = first.engine_pid
+    assert engine is not None
+    stopping = asyncio.create_task(first.stop())
+    assert await stopping == 0
+    await until(lambda: not is_alive(engine), 1)
+    assert (await second.task("finishes"))["state"] == "succeeded"
+    assert color_of((await second.status("finishes")).results("3")[0]) == rgb(RED)
+    # It was given back, not abandoned: nobody waits for a lease.
+    clock = Clock()
+    answer = await second.run(graphs["put-back"], "put-back")
+    assert color_of(answer.results("3")[0]) == rgb(GREEN)
+    record = await second.task("put-back")
+    assert outcomes(record) == ["lost", "succeeded"]
+    assert record["attempts"][0]["error"]["code"] == "ShuttingDown"
+    assert clock.seconds < 10
+
+
+async def test_sigterm_answers_open_requests_and_refuses_new_ones(make_agent: MakeAgent) -> None:
+    agent = await make_agent(AGENT_SHUTDOWN_SECONDS=2)
+    short = asyncio.create_task(agent.run(slow(30, color=BLUE), "short"))
+    long = asyncio.create_task(agent.run(slow(900), "long"))
+    await agent.running("short")
+    await agent.until("long", lambda r: r["state"] == "queued")
+    agent.process.terminate()
+    assert color_of((await short).results("3")[0]) == rgb(BLUE)
+    (await long).error(503, "ShuttingDown")
+    assert await asyncio.wait_for(agent.process.wait(), 15) == 0
+
+
+async def test_pre_stop_drains_and_the_instance_takes_nothing_more(make_agent: MakeAgent) -> None:
+    first, second = await asyncio.gather(
+        make_agent(AGENT_CONCURRENCY=1, AGENT_INVOCATION="gateway", AGENT_SHUTDOWN_SECONDS=1), make_agent()
+    )
+    running = asyncio.create_task(first.run(slow(25, color=RED), "runs"))
+    waiting = asyncio.create_task(first.run(slow(500, color=GREEN), "waits"))
+    await first.running("runs")
+    await first.until("waits", lambda r: r["state"] == "queued")
+    assert (await first.get("/pre-stop")).ok() == {"status": "ok"}
+    assert color_of((await running).results("3")[0]) == rgb(RED)
+    put_back = await waiting
+    put_back.error(503, "ShuttingDown")
+    assert put_back.headers["x-fc-status"] == "404"
+    refused = await first.run(slow(3), "too-late")
+    assert int(refused.headers["Retry-After"]) > 0
+    refused.error(503, "ShuttingDown")
+    await eventually(first.engine.is_idle, 5)
+    record = await second.task("waits")
+    assert outcomes(record) == ["lost"]
+    assert await first.stop() == 0
+
+
+async def test_second_sigterm_and_a_dead_engine_do_not_hang_the_shutdown(make_agent: MakeAgent) -> None:
+    agent = await make_agent("--fault", "freeze@node=2", AGENT_SHUTDOWN_SECONDS=1)
+    await agent.begin(slow(500), "stuck")
+    await agent.running("stuck")
+    engine = agent.engine_pid
+    assert engine is not None
+    clock = Clock()
+    agent.process.terminate()
+    assert await agent.stop(25) == 0
+    assert clock.seconds < 20
+    assert not is_alive(engine)
+
+
+@pytest.mark.parametrize("redis", ["shared", "absent"])
+async def test_agent_stops_cleanly_with_and_without_redis(make_agent: MakeAgent, redis: str) -> None:
+    agent = await make_agent(**({} if redis == "shared" else {"REDIS_URL": "redis://127.0.0.1:1/0"}))
+    color = fresh_color()
+    assert color_of((await agent.run(slow(3, color=color))).results("3")[0]) == rgb(color)
+    engine = agent.engine_pid
+    assert engine is not None
+    assert await agent.stop() == 0
+    assert not is_alive(engine)
+    assert "Traceback" not in agent.log_text
+
+
+async def test_taken_port_is_an_error_at_start(make_agent: MakeAgent) -> None:
+    agent = await make_agent()
+    other: AgentProcess = await make_agent(wait=False, AGENT_PORT=agent.port)
+    assert await asyncio.wait_for(other.process.wait(), 15) == 1
+    assert "in use" in other.log_text
