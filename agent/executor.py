@@ -55,6 +55,9 @@ NEEDS_RESTART = (EngineStalled, GpuBroken)
 #: How long an engine slot stays taken by a prompt that was given up, but that the engine does not let go of.
 ABANDON_SECONDS = 600
 
+#: How long the end of this instance waits for prompts to be taken out of the engine.
+STOP_SECONDS = 1
+
 #: How long an engine that does not answer is given to be found dead by its supervisor.
 UNREACHABLE_SECONDS = 15
 
@@ -75,7 +78,10 @@ class Executor:
         self._chores: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
-        """Give up what goes on beside the attempts."""
+        """Give up what goes on beside the attempts, but first let an engine that outlives us know that nobody waits
+        for its prompts any more."""
+        if self._chores:
+            await asyncio.wait(self._chores, timeout=STOP_SECONDS)
         for chore in tuple(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
