@@ -11,7 +11,7 @@ import pytest
 from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Agent, eventually
+from tests.integration.agent.service import Agent, eventually, settings_of
 from tests.integration.inputs.conftest import MediaServer
 
 pytestmark = pytest.mark.real
@@ -153,3 +153,13 @@ async def test_many_cancels_leave_room_for_as_many_runs(make_agent: MakeAgent) -
         await asyncio.gather(*(agent.cancel(task_id) for task_id in reversed(ids)))
     assert (await agent.run(graphs.painted())).status == 200
     assert (await agent.get("/api/queue")).ok()["running"] == []
+
+
+async def test_agent_that_ends_takes_its_prompts_out_of_an_engine_that_goes_on(agent: Agent) -> None:
+    settings = settings_of(comfyui_url=agent.engine.url, shutdown_seconds=0)
+    async with Agent(settings) as ending:
+        await ending.ready()
+        ids = [await ending.begin(graphs.stepping(steps=1000)) for _ in range(2)]
+        await ending.running(ids[0])
+        await eventually(agent.engine.pending)
+    await eventually(agent.engine.is_idle, 2)

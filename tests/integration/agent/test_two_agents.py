@@ -179,10 +179,10 @@ async def test_background_task_that_ends_while_redis_is_away_is_stored_when_it_i
 async def test_redis_that_is_silent_holds_up_a_synchronous_run_only_for_a_while(
     make_agent: MakeAgent, private_redis: RedisServer
 ) -> None:
-    agent = await make_agent(redis_url=private_redis.url)
+    agent = await make_agent(redis_url=private_redis.url, redis_timeout_seconds=0.5)
     assert (await agent.run(graphs.painted())).status == 200
     private_redis.pause()
-    async with asyncio.timeout(12):
+    async with asyncio.timeout(6):
         assert (await agent.run(graphs.painted())).status == 200
         async with asyncio.timeout(1):
             assert (await agent.get("/healthz")).status == 200
