@@ -69,6 +69,10 @@ CANCEL_SECONDS = 5
 #: How long a result that must be kept waits for the store to come back.
 STORE_SECONDS = 600
 
+#: The same for the result of a caller who waits and gets it in any case: enough for a Redis that is restarted.
+#: Without it the record would say that the task was lost, though its caller had its pictures.
+CALLER_STORE_SECONDS = 3
+
 #: Sent as Retry-After when the queue is full.
 RETRY_AFTER_SECONDS = 2
 
@@ -347,7 +351,7 @@ class Runner:
         found = error.to_dict() if error else None
         try:
             await live.settle(
-                patience_seconds=STORE_SECONDS if live.must_keep else 0,
+                patience_seconds=STORE_SECONDS if live.must_keep else CALLER_STORE_SECONDS,
                 state=state,
                 error=found,
                 attempts=close_attempt(record.attempts, outcome, found),
