@@ -156,10 +156,22 @@ async def test_many_cancels_leave_room_for_as_many_runs(make_agent: MakeAgent) -
 
 
 async def test_agent_that_ends_takes_its_prompts_out_of_an_engine_that_goes_on(agent: Agent) -> None:
-    settings = settings_of(comfyui_url=agent.engine.url, shutdown_seconds=0)
-    async with Agent(settings) as ending:
+    async with Agent(settings_of(comfyui_url=agent.engine.url, shutdown_seconds=0)) as ending:
         await ending.ready()
         ids = [await ending.begin(graphs.stepping(steps=1000)) for _ in range(2)]
         await ending.running(ids[0])
         await eventually(agent.engine.pending)
+    await eventually(agent.engine.is_idle, 2)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.003, 0.006, 0.008, 0.01, 0.015])
+async def test_cancel_just_before_the_agent_ends_still_reaches_the_engine(
+    agent: Agent, seconds: float
+) -> None:
+    """The agent ends while it takes the prompt out of the engine, at whatever stage of its start that is."""
+    async with Agent(settings_of(comfyui_url=agent.engine.url)) as ending:
+        await ending.ready()
+        task_id = await ending.begin(graphs.stepping(steps=1000))
+        await asyncio.sleep(seconds)  # the stage
+        await ending.cancel(task_id)
     await eventually(agent.engine.is_idle, 2)
