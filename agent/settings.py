@@ -244,7 +244,7 @@ def read_api_keys(settings: Settings) -> tuple[bytes, ...]:
             lines = Path(settings.api_keys_file).read_text().splitlines()
         except (OSError, UnicodeDecodeError) as exc:
             raise SettingsError(f"AGENT_API_KEYS_FILE: {exc}") from None
-        keys += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        keys += [key for key in map(str.strip, lines) if key and not key.startswith("#")]
         if not keys:
             raise SettingsError(
                 "AGENT_API_KEYS_FILE: there is no key in it, and without one the API would be open"
