@@ -76,11 +76,11 @@ async def test_sixteen_quick_workflows_at_once_each_get_their_own_pictures(agent
 @pytest.mark.parametrize(
     "switches",
     [
-        ["--node-seconds", "0.05"],
+        ["--node-seconds", "SaveImage=0.05"],
         ["--node-seconds", "0.01", "--protocol", "0.3.40"],
         ["--prompt-id", "uuid-only", "--cache-none"],
     ],
-    ids=["50 ms nodes", "protocol without progress_state", "later prompt ids"],
+    ids=["50 ms jobs", "protocol without progress_state", "later prompt ids"],
 )
 async def test_sixteen_workflows_at_once_on_engines_of_other_kinds(
     make_agent: MakeAgent, way: Way, switches: list[str]

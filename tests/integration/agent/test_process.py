@@ -123,9 +123,6 @@ def exists(pid: int) -> bool:
     [
         ({"AGENT_TYPO": "1"}, "AGENT_TYPO", 2),
         ({"AGENT_QUEUE_SIZE": "many"}, "AGENT_QUEUE_SIZE", 2),
-        ({"AGENT_MAX_BODY_BYTES": "0"}, "AGENT_MAX_BODY_BYTES", 2),
-        ({"AGENT_ROLE": "boss"}, "AGENT_ROLE", 2),
-        ({"AGENT_PORT": "70000"}, "AGENT_PORT", 2),
         ({"AGENT_FETCH_ALLOW": "not a host/99"}, "AGENT_FETCH_ALLOW", 2),
         ({"AGENT_LOG_LEVEL": "loud"}, "AGENT_LOG_LEVEL", 2),
         ({"REDIS_URL": "no url"}, "REDIS_URL", 2),
