@@ -71,6 +71,11 @@ class AgentProcess(Agent):
         }
         self.url = f"http://127.0.0.1:{self.port}"
 
+    @property
+    def fleet(self) -> dict[str, str]:
+        """What another agent needs to answer for the same tasks."""
+        return {"AGENT_REDIS_PREFIX": self.environment["AGENT_REDIS_PREFIX"]}
+
     async def __aenter__(self) -> Self:
         await self.launch()
         self.http = aiohttp.ClientSession(self.url, timeout=aiohttp.ClientTimeout(total=30))

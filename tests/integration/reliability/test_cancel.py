@@ -148,8 +148,9 @@ async def test_task_over_its_time_ends_as_timeout_and_frees_the_engine(make_agen
     assert color_of((await agent.run(slow(3, color=color))).results("3")[0]) == rgb(color)
 
 
-async def test_task_of_a_dead_instance_can_be_cancelled(make_agent: MakeAgent) -> None:
-    first, second = await asyncio.gather(make_agent(), make_agent())
+async def test_task_of_a_dead_instance_can_be_cancelled(make_agent: MakeAgent, pair: Pair) -> None:
+    second, _ = pair
+    first = await make_agent(**second.fleet)
     await first.begin(slow(500), "orphan")
     await first.running("orphan")
     await first.kill()
@@ -158,10 +159,11 @@ async def test_task_of_a_dead_instance_can_be_cancelled(make_agent: MakeAgent) -
     assert (await second.task("orphan"))["error"]["code"] == "TaskCancelled"
 
 
-async def test_cancel_of_an_instance_that_is_frozen_answers_in_bounded_time(make_agent: MakeAgent) -> None:
-    first, second = await asyncio.gather(
-        make_agent(AGENT_LEASE_SECONDS=30), make_agent(AGENT_LEASE_SECONDS=30)
-    )
+async def test_cancel_of_an_instance_that_is_frozen_answers_in_bounded_time(
+    make_agent: MakeAgent, pair: Pair
+) -> None:
+    second, _ = pair
+    first = await make_agent(AGENT_LEASE_SECONDS=30, **second.fleet)
     await first.begin(slow(500), "asleep")
     await second.until("asleep", lambda r: r["state"] == "running")
     first.pause()

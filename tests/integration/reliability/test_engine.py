@@ -51,7 +51,7 @@ async def test_engine_that_kills_itself_each_time_is_a_failure_after_the_last_at
 
 
 async def test_engine_that_stops_answering_is_replaced_and_the_task_runs_again(make_agent: MakeAgent) -> None:
-    agent = await make_agent(AGENT_ENGINE_HANG_SECONDS=2)
+    agent = await make_agent(AGENT_ENGINE_HANG_SECONDS=1.5)
     caller = asyncio.create_task(agent.run(slow(30, color=GREEN), "hung"))
     await agent.running("hung")
     hung = agent.signal_engine(signal.SIGSTOP)
@@ -75,7 +75,7 @@ async def test_dead_worker_thread_is_noticed_and_the_task_runs_again(make_agent:
 
 
 async def test_frozen_engine_process_is_noticed_by_its_silence(make_agent: MakeAgent) -> None:
-    agent = await make_agent(AGENT_ENGINE_HANG_SECONDS=2)
+    agent = await make_agent(AGENT_ENGINE_HANG_SECONDS=1.5)
     await agent.engine.fault("freeze@node=2")
     answer = await asyncio.wait_for(agent.run(slow(5, color=BLUE), "freezing"), 25)
     assert color_of(answer.results("3")[0]) == rgb(BLUE)
@@ -105,10 +105,10 @@ async def has_failed(agent: AgentProcess) -> bool:
 async def test_task_that_waits_for_an_engine_that_cannot_start_ends_with_the_reason(
     make_agent: MakeAgent,
 ) -> None:
-    agent = await make_agent("--startup-seconds", "60", wait=False, AGENT_ENGINE_START_SECONDS=3)
+    agent = await make_agent("--startup-seconds", "60", wait=False, AGENT_ENGINE_START_SECONDS=1.5)
     await eventually(lambda: listens(agent), 15)
     error = (await agent.run(slow(), "patient")).error(503, "EngineUnavailable")
-    assert "not ready after 3 s" in error["detail"] or "no answer" in error["detail"]
+    assert "not ready after 1.5 s" in error["detail"] or "no answer" in error["detail"]
 
 
 async def listens(agent: AgentProcess) -> bool:
@@ -126,20 +126,6 @@ async def test_broken_gpu_restarts_the_engine_and_the_task_runs_again(make_agent
     assert color_of(answer.results("3")[0]) == rgb(GREEN)
     assert await errors(agent, "gpu") == ["GpuBroken", None]
     assert agent.engine_pid != broken
-
-
-async def test_engine_restarts_without_end_are_bounded_and_healed_by_time(make_agent: MakeAgent) -> None:
-    """Five deaths within five minutes are a crash loop too, though each start succeeds."""
-    agent = await make_agent(AGENT_MAX_ATTEMPTS=9)
-    caller = asyncio.create_task(agent.run(slow(500), "unlucky"))
-    for attempt in range(1, 6):
-        await agent.until(
-            "unlucky", lambda r, n=attempt: r["state"] == "running" and len(r["attempts"]) == n, 20
-        )
-        agent.signal_engine(signal.SIGKILL)
-    error = (await asyncio.wait_for(caller, 15)).error(503, "EngineUnavailable")
-    assert "died 5 times" in error["detail"]
-    assert "died 5 times" in (await agent.get("/readyz")).error(503, "EngineUnavailable")["detail"]
 
 
 @pytest.mark.parametrize(("times", "expected"), [(1, ["OutOfMemory", None]), (2, ["OutOfMemory"] * 2)])

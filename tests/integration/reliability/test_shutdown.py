@@ -12,6 +12,8 @@ from tests.integration.agent.service import eventually
 from tests.integration.reliability.conftest import MakeAgent
 from tests.integration.reliability.fleet import AgentProcess, Clock, is_alive, outcomes, slow, until
 
+Pair = tuple[AgentProcess, AgentProcess]
+
 
 async def test_full_queue_refuses_with_429_and_when_to_come_again(make_agent: MakeAgent) -> None:
     agent = await make_agent(AGENT_QUEUE_SIZE=1, AGENT_CONCURRENCY=1)
@@ -58,11 +60,12 @@ async def test_body_that_is_too_large_is_refused_before_it_is_read(make_agent: M
     assert b" 413 " in answer
 
 
-async def test_sigterm_lets_running_tasks_finish_and_puts_the_others_back(make_agent: MakeAgent) -> None:
-    first, second = await asyncio.gather(
-        make_agent(AGENT_CONCURRENCY=1, AGENT_SHUTDOWN_SECONDS=1.5), make_agent()
-    )
-    graphs = {"finishes": slow(40, color=RED), "put-back": slow(100, color=GREEN)}
+async def test_sigterm_lets_running_tasks_finish_and_puts_the_others_back(
+    make_agent: MakeAgent, pair: Pair
+) -> None:
+    second, _ = pair
+    first = await make_agent(AGENT_CONCURRENCY=1, AGENT_SHUTDOWN_SECONDS=1.5, **second.fleet)
+    graphs = {"finishes": slow(40, color=RED), "put-back": slow(80, color=GREEN)}
     for name, graph in graphs.items():
         await first.begin(graph, name)
     await first.running("finishes")
@@ -95,10 +98,10 @@ async def test_sigterm_answers_open_requests_and_refuses_new_ones(make_agent: Ma
     assert await asyncio.wait_for(agent.process.wait(), 15) == 0
 
 
-async def test_pre_stop_drains_and_the_instance_takes_nothing_more(make_agent: MakeAgent) -> None:
-    first, second = await asyncio.gather(
-        make_agent(AGENT_CONCURRENCY=1, AGENT_INVOCATION="gateway", AGENT_SHUTDOWN_SECONDS=1), make_agent()
-    )
+async def test_pre_stop_drains_and_the_instance_takes_nothing_more(make_agent: MakeAgent, pair: Pair) -> None:
+    second, _ = pair
+    gateway = {"AGENT_INVOCATION": "gateway", "AGENT_CONCURRENCY": 1, "AGENT_SHUTDOWN_SECONDS": 1}
+    first = await make_agent(**gateway, **second.fleet)
     running = asyncio.create_task(first.run(slow(25, color=RED), "runs"))
     waiting = asyncio.create_task(first.run(slow(500, color=GREEN), "waits"))
     await first.running("runs")

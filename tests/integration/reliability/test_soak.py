@@ -256,11 +256,12 @@ async def check_store(fleet: Fleet) -> None:
     """No lease is left, and no claim without one."""
     async with Redis.from_url(fleet.redis.url) as client:
         keys = [key.decode() async for key in client.scan_iter()]
+        # A claim whose answer was lost on the way looks like one of a dead instance, until its lease has run out.
+        unrecorded = tuple(f"{{{task_id}}}" for task_id in exempt(fleet))
+        keys = [key for key in keys if not any(task in key for task in unrecorded)]
         assert [key for key in keys if key.endswith(":lease")] == []
-        unrecorded = exempt(fleet)
         for key in (key for key in keys if key.endswith(":task")):
-            if not any(f"{{{task_id}}}" in key for task_id in unrecorded):
-                assert not await client.hexists(key, "holder"), f"{key} is still claimed"
+            assert not await client.hexists(key, "holder"), f"{key} is still claimed"
 
 
 async def settle(fleet: Fleet) -> None:
@@ -341,7 +342,8 @@ async def test_every_task_ends_once_with_its_own_picture_whatever_breaks(tmp_pat
         await check_store(fleet)
         for state in ("running", "queued"):
             for agent in fleet.agents:
-                assert (await agent.get("/api/tasks", params={"state": state})).ok()["tasks"] == []
+                listed = (await agent.get("/api/tasks", params={"state": state})).ok()["tasks"]
+                assert [record["id"] for record in listed if record["id"] not in unrecorded] == []
         for agent in fleet.agents:
             assert len(psutil.Process(agent.process.pid).children(recursive=True)) == 1, "processes are left"
         grown = [agent.rss - before for agent, before in zip(fleet.agents, memory, strict=True)]
