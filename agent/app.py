@@ -15,7 +15,7 @@ from agent.api.keys import API_KEYS, BOARD, ENGINE, RUNNER, SETTINGS
 from agent.executor import Executor
 from agent.inputs.fetch import Fetcher
 from agent.inputs.guard import AllowList
-from agent.inputs.media import MediaLimits
+from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
 from agent.runner import Runner
 from agent.settings import Settings, SettingsError, read_api_keys

@@ -16,7 +16,7 @@ class AgentError(Exception):
 
     code: ClassVar[str] = "InternalError"
     status: ClassVar[int] = 500
-    transient: ClassVar[bool] = False
+    transient: bool = False
     by_code: ClassVar[dict[str, type[AgentError]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -46,7 +46,9 @@ class AgentError(Exception):
         """The error that `to_dict` wrote, so that a stored failure is answered as it first was."""
         facts = {k: v for k, v in stored.items() if k not in ("code", "detail", "transient")}
         kind = cls.by_code.get(stored["code"], AgentError)
-        return kind(stored["detail"], **facts)
+        error = kind(stored["detail"], **facts)
+        error.transient = bool(stored.get("transient"))
+        return error
 
     def with_facts(self, **facts: Any) -> Self:
         """Add facts learnt on the way up (which node, which input) and return the same error."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
@@ -60,6 +61,28 @@ STOP_SECONDS = 1
 
 #: How long an engine that does not answer is given to be found dead by its supervisor.
 UNREACHABLE_SECONDS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What an attempt hands to the engine: the workflow with its inputs in place, and the output nodes wanted."""
+
+    live: LiveTask
+    request: RunRequest
+    workflow: Workflow
+    outputs: tuple[str, ...]
+
+    def valid_outputs(self, node_errors: dict[str, Any]) -> list[str]:
+        """The output nodes that ComfyUI will come to: those that it did not drop for an error."""
+        dropped = set(node_errors)
+        for found in node_errors.values():
+            dropped |= set(found.get("dependent_outputs") or ())
+        return [node for node in self.outputs if node not in dropped]
+
+    def silent_outputs(self, progress: Progress) -> list[str]:
+        """The output nodes that have shown nothing."""
+        nodes = progress.snapshot()
+        return [n for n in self.outputs if not (nodes[n].images or nodes[n].text or nodes[n].ui)]
 
 
 class Executor:
@@ -117,18 +140,17 @@ class Executor:
         live.update(seeds=seeds)
         workflow = await self._resolver.resolve(workflow, catalog, prefetch)
         watch.note("inputs")
+        job = _Job(live, request, workflow, _wanted_outputs(catalog, workflow, request))
         await self._slots.acquire()
         watch.note("queue")
-        progress = await self._in_slot(live, request, workflow, generation)
+        progress = await self._in_slot(job, generation)
         watch.note("run")
         collected = await collect(self._client, live.id, progress)
-        _check_outputs(live, workflow, progress, catalog)
+        _check_outputs(job, progress)
         watch.note("collect")
         return collected
 
-    async def _in_slot(
-        self, live: LiveTask, request: RunRequest, workflow: Workflow, generation: int
-    ) -> Progress:
+    async def _in_slot(self, job: _Job, generation: int) -> Progress:
         """Run the prompt. The slot is free again only when the engine is done with it, however this ends."""
         execution = Execution(
             self._client,
@@ -138,7 +160,7 @@ class Executor:
         )
         with execution:
             try:
-                progress = await self._follow(live, request, workflow, execution)
+                progress = await self._follow(job, execution)
             except BaseException as error:
                 if isinstance(error, NEEDS_RESTART):
                     self._engine.restart(f"{error.code}: {error.detail}", generation)
@@ -148,18 +170,17 @@ class Executor:
         self._spawn(self._forget(execution))
         return progress
 
-    async def _follow(
-        self, live: LiveTask, request: RunRequest, workflow: Workflow, execution: Execution
-    ) -> Progress:
+    async def _follow(self, job: _Job, execution: Execution) -> Progress:
+        live, workflow = job.live, job.workflow
         await self._feed.wait_connected(FEED_SECONDS)
         try:
             submitted = await execution.submit(
-                workflow.graph, extra_data=request.extra_data, options=request.options
+                workflow.graph, extra_data=job.request.extra_data, options=job.request.options
             )
         except PromptRejectedError as refused:
             raise rejection_of(refused, workflow) from None
         progress = Progress(workflow)
-        progress.expect(self._expected(workflow, submitted.node_errors))
+        progress.expect(workflow.upstream(job.valid_outputs(submitted.node_errors)))
         live.show(progress)
         live.update(prompt_id=execution.prompt_id, warnings=warnings_of(submitted.node_errors, workflow))
         async for event in execution.events():
@@ -172,26 +193,20 @@ class Executor:
                 case Ended():
                     _mark_running(live)
                     _take_end(event, progress, workflow)
-                    if event.history is None and self._is_any_silent(workflow, progress):
+                    if event.history is None and job.silent_outputs(progress):
                         await self._ask_for_outputs(execution, progress)
             live.note_progress()
+        if execution.missed_events and (lost := progress.missing_streams()):
+            raise OutputMissing(
+                f'Pictures of node "{lost[0]}" were sent while the connection to ComfyUI was broken.',
+                node_id=lost[0],
+            )
         return progress
-
-    def _is_any_silent(self, workflow: Workflow, progress: Progress) -> bool:
-        return self._catalog is not None and bool(_silent_outputs(workflow, progress, self._catalog))
 
     async def _ask_for_outputs(self, execution: Execution, progress: Progress) -> None:
         """An output node without a message may have nothing to say, or its message was lost on an open socket."""
         if history := await self._client.history(execution.prompt_id):
             progress.replace_outputs(history)
-
-    def _expected(self, workflow: Workflow, node_errors: dict[str, Any]) -> set[str]:
-        """The nodes that ComfyUI will come to: those that its valid output nodes depend on."""
-        dropped = set(node_errors)
-        for found in node_errors.values():
-            dropped |= set(found.get("dependent_outputs") or ())
-        outputs = self._catalog.output_nodes(workflow) if self._catalog else []
-        return workflow.upstream([node for node in outputs if node not in dropped])
 
     async def _abandon(self, execution: Execution, generation: int) -> None:
         try:
@@ -272,6 +287,13 @@ def _check_classes(workflow: Workflow, catalog: Catalog) -> None:
         raise InvalidWorkflow("The workflow has no output node, such as SaveImage or PreviewImage: add one.")
 
 
+def _wanted_outputs(catalog: Catalog, workflow: Workflow, request: RunRequest) -> tuple[str, ...]:
+    """The workflow's output nodes, or those of them that the caller picked."""
+    targets = request.options.get("partial_execution_targets")
+    outputs = catalog.output_nodes(workflow)
+    return tuple(node for node in outputs if targets is None or node in targets)
+
+
 def _mark_running(live: LiveTask) -> None:
     if live.record.state is State.QUEUED:
         live.update(state=State.RUNNING, started_at=time.time(), queue_position=None)
@@ -285,33 +307,18 @@ def _take_end(ended: Ended, progress: Progress, workflow: Workflow) -> None:
         raise error
 
 
-def _check_outputs(live: LiveTask, workflow: Workflow, progress: Progress, catalog: Catalog) -> None:
+def _check_outputs(job: _Job, progress: Progress) -> None:
     """A success must show something. An output node without any may be right (it may save elsewhere), so the
     record only warns of it, but a workflow without any output is what callers call an empty answer."""
-    if lost := progress.missing_streams():
-        raise OutputMissing(
-            f'The pictures of node "{lost[0]}" were sent while the connection to ComfyUI was broken.',
-            node_id=lost[0],
-        )
-    silent = _silent_outputs(workflow, progress, catalog)
-    if len(silent) == len(catalog.output_nodes(workflow)):
+    silent = job.silent_outputs(progress)
+    if len(silent) == len(job.outputs):
         raise NoOutput(node_id=silent[0])
-    dropped = {w.get("node_id") for w in live.record.warnings}
-    live.update(
-        warnings=[
-            *live.record.warnings,
-            *(
-                {"code": "NodeWithoutOutput", "detail": f'Node "{n}" produced nothing.', "node_id": n}
-                for n in silent
-                if n not in dropped
-            ),
+    warnings = job.live.record.warnings
+    explained = {warning.get("node_id") for warning in warnings}
+    unexplained = [node for node in silent if node not in explained]
+    if unexplained:
+        found = [
+            {"code": "NodeWithoutOutput", "detail": f'Node "{node}" produced nothing.', "node_id": node}
+            for node in unexplained
         ]
-    )
-
-
-def _silent_outputs(workflow: Workflow, progress: Progress, catalog: Catalog) -> list[str]:
-    """Output nodes that have shown nothing."""
-    nodes = progress.snapshot()
-    return [
-        n for n in catalog.output_nodes(workflow) if not (nodes[n].images or nodes[n].text or nodes[n].ui)
-    ]
+        job.live.update(warnings=[*warnings, *found])

@@ -348,6 +348,8 @@ class Runner:
 
     async def _settle(self, live: LiveTask, state: State, outcome: Outcome, error: AgentError | None) -> None:
         now, record = time.time(), live.record
+        if error is not None and len(record.attempts) >= self._settings.max_attempts:
+            error.transient = False  # there will be no other attempt at this task
         found = error.to_dict() if error else None
         try:
             await live.settle(

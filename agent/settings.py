@@ -68,7 +68,9 @@ SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
 class Settings(BaseSettings):
     """The names without a prefix (REDIS_URL, COMFYUI_*) are those that other software uses for the same thing."""
 
-    model_config = SettingsConfigDict(env_prefix="AGENT_", frozen=True, extra="forbid", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="AGENT_", frozen=True, extra="forbid", populate_by_name=True, env_ignore_empty=True
+    )
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a container's contract
     port: int = Field(

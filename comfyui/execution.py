@@ -55,7 +55,8 @@ class Execution:
             async for event in execution.events():
                 ...  # the last one is an Ended
 
-    Leaving it does not stop the prompt; `stop` does, also afterwards.
+    Leaving it does not stop the prompt; `stop` does, also afterwards. `missed_events` tells whether messages may have
+    been lost on the way; what only messages carry, such as streamed pictures, is lost with them.
     """
 
     def __init__(self, client: Client, feed: Feed, *, silence_seconds: float, stall_seconds: float) -> None:
@@ -66,7 +67,7 @@ class Execution:
         self._is_running = False
         self._has_begun = False
         self._doubts_socket = False
-        self._missed_events = False
+        self.missed_events = False
         self._finish: _Finish | None = None
 
     def __enter__(self) -> Self:
@@ -86,7 +87,7 @@ class Execution:
         options: Mapping[str, Any] | None = None,
     ) -> Submitted:
         """Queue the workflow under this execution's prompt id. Raises as `Client.submit` does."""
-        self._missed_events = not self._feed.is_connected
+        self.missed_events = not self._feed.is_connected
         return await self._client.submit(
             graph,
             prompt_id=self.prompt_id,
@@ -108,7 +109,7 @@ class Execution:
                 case ConnectionRestored():
                     ended = await self._look_up()
                 case ConnectionLost():
-                    self._missed_events = True
+                    self.missed_events = True
                 case PromptEnded():
                     ended = await self._end()
                 case _:
@@ -159,6 +160,7 @@ class Execution:
         ended = await self._look_up()
         if ended is not None:
             if self._finish is None and self._events.empty():
+                self.missed_events = True
                 self._feed.reconnect()  # it ended, and this socket was not told
             return ended
         self._silent_seconds = self._silent_seconds + seconds if self._is_running else 0.0
@@ -171,7 +173,7 @@ class Execution:
 
     async def _end(self) -> Ended | None:
         """What the final message means: only with every event at hand is it enough by itself."""
-        if self._missed_events or self._finish is None:
+        if self.missed_events or self._finish is None:
             return await self._look_up()
         return _told(self.prompt_id, self._finish)
 
@@ -196,7 +198,7 @@ class Execution:
             return None
         if entry is not None:
             return _ended(self.prompt_id, entry)
-        if self._finish is not None and not self._missed_events:
+        if self._finish is not None and not self.missed_events:
             return _told(self.prompt_id, self._finish)  # somebody emptied the history
         return Ended(self.prompt_id, Result.LOST)
 

@@ -129,9 +129,13 @@ class Workflow:
             graph[node_id] = {**node, "inputs": {**node["inputs"], name: value}}
         return Workflow(graph)
 
-    def digest(self) -> str:
-        """SHA-256 of the graph, independent of the order of keys. Takes a while for megabytes: use a thread."""
-        text = json.dumps(self.graph, sort_keys=True, separators=(",", ":"))
+    def digest(self, targets: list[str] | None = None) -> str:
+        """SHA-256 of the graph, independent of the order of keys, and of the output nodes wanted if not all are.
+
+        Takes a while for megabytes: use a thread.
+        """
+        subject = self.graph if targets is None else [self.graph, sorted(targets)]
+        text = json.dumps(subject, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _check_links(self) -> None:

@@ -91,7 +91,7 @@ def _parse(body: bytes) -> RunRequest:
     graph, options = _split(data)
     try:
         workflow = Workflow.parse(graph)
-        digest = workflow.digest()
+        digest = workflow.digest(options.partial_execution_targets)
     except InvalidWorkflowError as exc:
         raise InvalidWorkflow(str(exc), node_id=exc.node_id, input=exc.input_name) from None
     return RunRequest(workflow, digest, options.extra_data or {}, options.for_engine())

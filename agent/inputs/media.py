@@ -12,7 +12,6 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from PIL import (
     AvifImagePlugin,
@@ -27,23 +26,7 @@ from PIL import (
 )
 
 from agent.errors import InputTooLarge, InvalidInput
-
-
-class MediaKind(StrEnum):
-    """What a node's input wants."""
-
-    IMAGE = "image"  #: a still or animated picture that Pillow reads
-    VIDEO = "video"  #: a video container, or an animation
-    AUDIO = "audio"  #: an audio file, or a video container whose sound is used
-    FILE = "file"  #: anything: 3D models, text, archives
-
-
-@dataclass(frozen=True, slots=True)
-class MediaLimits:
-    """How large an input may be: bytes of the file, and width times height of a picture."""
-
-    max_bytes: int
-    max_pixels: int
+from agent.inputs.kinds import MediaKind, MediaLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError, InvalidInput
 from agent.inputs.decode import decode_base64, looks_like_base64, parse_data_uri
 from agent.inputs.fetch import Fetched, Fetcher
-from agent.inputs.media import Media, MediaKind, MediaLimits, inspect
+from agent.inputs.kinds import MediaKind, MediaLimits
 from comfyui.catalog import Catalog, MediaInput
 from comfyui.client import Client, FileRef
 from comfyui.workflow import Workflow
+
+if TYPE_CHECKING:
+    from agent.inputs.media import Media
 
 #: No file name is longer; longer values are not looked up.
 LONGEST_NAME = 1024
@@ -26,6 +29,9 @@ INLINE_BYTES = 32 * 1024
 
 #: Inputs of all tasks that are in memory at the same time.
 PARALLEL_INPUTS = 16
+
+#: Names of uploaded files to remember; a forgotten one is uploaded again, which ComfyUI notices and skips.
+REMEMBERED_UPLOADS = 10_000
 
 #: Names under which loaders take files. Only these are fetched before the engine has said which inputs are media.
 MEDIA_NAMES = ("image", "mask", "video", "audio", "file")
@@ -130,10 +136,14 @@ class InputResolver:
         return file is not None and await self._client.has_file(file)
 
     async def _hand_over(self, data: bytes, kind: MediaKind, hint: str | None) -> str:
+        from agent.inputs.media import inspect  # noqa: PLC0415 - Pillow need not be there before the first picture
+
         media: Media = await _in_thread(lambda: inspect(data, kind, self._limits, hint=hint), size=len(data))
         async with self._uploading.setdefault(media.name, asyncio.Lock()):
             if media.name not in self._uploaded:
                 self._uploaded[media.name] = await self._client.upload(media.name, media.data)
+                if len(self._uploaded) > REMEMBERED_UPLOADS:
+                    del self._uploaded[next(iter(self._uploaded))]
             self._uploading.pop(media.name, None)
             return self._uploaded[media.name]
 

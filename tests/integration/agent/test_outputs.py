@@ -205,3 +205,30 @@ async def test_branch_that_the_engine_drops_is_a_warning(agent: Agent) -> None:
     assert "Too small" in warning["detail"]
     assert record["progress"] == 1
     assert record["state"] == "succeeded"
+
+
+@pytest.mark.real
+async def test_only_the_outputs_that_were_asked_for_count(agent: Agent) -> None:
+    graph = three_frames() | {
+        "wanted": graphs.node("SaveImage", images=["r", 0], filename_prefix="wanted"),
+        "unwanted": graphs.node("PreviewImage", images=["g", 0]),
+        "streamed": graphs.node("SaveImageWebsocket", images=["b", 0]),
+    }
+    answer = await agent.run({"prompt": graph, "partial_execution_targets": ["wanted"]})
+    assert [color_of(data) for data in answer.results("wanted")] == [(255, 0, 0)]
+    assert answer.json["unwanted"]["max"] == 0
+    record = await agent.task(answer.headers["task-id"])
+    assert (record["warnings"], len(record["attempts"]), record["progress"]) == ([], 1, 1.0)
+
+
+@pytest.mark.real
+async def test_streamed_output_that_was_blocked_is_a_warning_and_no_fault(agent: Agent) -> None:
+    graph = graphs.painted(graphs.RED) | {
+        "block": graphs.node("LabBlock", image=["1", 0], text=""),
+        "streamed": graphs.node("SaveImageWebsocket", images=["block", 0]),
+    }
+    answer = await agent.run(graph)
+    assert color_of(*answer.results("2")) == (255, 0, 0)
+    record = await agent.task(answer.headers["task-id"])
+    assert [w["code"] for w in record["warnings"]] == ["NodeWithoutOutput"]
+    assert len(record["attempts"]) == 1

@@ -13,7 +13,7 @@ from PIL import Image
 
 from agent.errors import AgentError, InputNotFetched, InputTooLarge, InvalidInput
 from agent.inputs.fetch import Fetched, Fetcher
-from agent.inputs.media import MediaLimits
+from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver, parse_file_name
 from comfyui.catalog import Catalog
 from comfyui.client import Client, FileRef

@@ -348,3 +348,12 @@ def test_no_json_makes_the_parser_raise_anything_else(data: Any) -> None:
         assert workflow.title(node_id)
     assert workflow.upstream(list(workflow.nodes)) == set(workflow.nodes)
     assert len(workflow.digest()) == 64
+
+
+def test_digest_tells_a_run_of_some_outputs_from_a_run_of_all() -> None:
+    workflow = Workflow.parse(
+        {"1": {"class_type": "A", "inputs": {}}, "2": {"class_type": "B", "inputs": {}}}
+    )
+    digests = {workflow.digest(), workflow.digest(["1"]), workflow.digest(["1", "2"])}
+    assert len(digests) == 3
+    assert workflow.digest(["2", "1"]) in digests

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from agent.errors import AgentError, InputTooLarge, InvalidInput
-from agent.inputs.media import MEDIA_TYPES, Media, MediaKind, MediaLimits, inspect
+from agent.inputs.kinds import MediaKind, MediaLimits
+from agent.inputs.media import MEDIA_TYPES, Media, inspect
 
 LIMITS = MediaLimits(max_bytes=2**24, max_pixels=1_000_000)
 HTML = b"\n <!DOCTYPE html><html><body>404</body></html>"

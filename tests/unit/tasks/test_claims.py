@@ -64,3 +64,8 @@ def test_delivery_of_the_same_workflow(task: Stored, decision: Decision) -> None
 @pytest.mark.parametrize("task", [task for task, _ in TABLE])
 def test_another_workflow_is_a_conflict_whatever_the_state(task: Stored) -> None:
     assert decide(task, "another", MAX_ATTEMPTS) is Decision.CONFLICT
+
+
+def test_id_of_a_request_that_could_not_be_read_is_free_for_a_readable_one() -> None:
+    refused = TaskRecord(id="t", state=FAILED, error=PERMANENT, created_at=0)
+    assert decide(Stored(refused, 1, None, cancel_requested=False), "w", MAX_ATTEMPTS) is Decision.RUN
