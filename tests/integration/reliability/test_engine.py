@@ -11,7 +11,7 @@ from tests.integration.agent.graphs import BLUE, GREEN, RED, fresh_color, rgb
 from tests.integration.agent.pictures import color_of
 from tests.integration.agent.service import eventually
 from tests.integration.reliability.conftest import MakeAgent
-from tests.integration.reliability.fleet import AgentProcess, is_alive, outcomes, ready, slow, until
+from tests.integration.reliability.fleet import AgentProcess, is_alive, outcomes, slow, until
 
 
 async def errors(agent: AgentProcess, task_id: str) -> list[str | None]:
@@ -35,19 +35,6 @@ async def test_task_survives_two_deaths_of_its_engine(make_agent: MakeAgent) -> 
     assert not is_alive(first)
     assert not is_alive(second)
     assert (await agent.get("/readyz")).ok()["engine"]["restarts"] == 2
-
-
-async def test_engine_that_kills_itself_each_time_is_a_failure_after_the_last_attempt(
-    make_agent: MakeAgent,
-) -> None:
-    agent = await make_agent("--fault", "die@node=2", AGENT_MAX_ATTEMPTS=2)
-    error = (await agent.run(slow(), "deadly")).error(500, "EngineDied")
-    assert "exited with code 1" in error["detail"]
-    assert error["transient"]
-    assert await errors(agent, "deadly") == ["EngineDied", "EngineDied"]
-    record = await agent.task("deadly")
-    assert record["state"] == "failed"
-    assert record["error"]["code"] == "EngineDied"
 
 
 async def test_engine_that_stops_answering_is_replaced_and_the_task_runs_again(make_agent: MakeAgent) -> None:
@@ -102,32 +89,6 @@ async def has_failed(agent: AgentProcess) -> bool:
     return answer.status == 503 and answer.json["error"].get("state") == "failed"
 
 
-async def test_task_that_waits_for_an_engine_that_cannot_start_ends_with_the_reason(
-    make_agent: MakeAgent,
-) -> None:
-    agent = await make_agent("--startup-seconds", "60", wait=False, AGENT_ENGINE_START_SECONDS=1.5)
-    await eventually(lambda: listens(agent), 15)
-    error = (await agent.run(slow(), "patient")).error(503, "EngineUnavailable")
-    assert "not ready after 1.5 s" in error["detail"] or "no answer" in error["detail"]
-
-
-async def listens(agent: AgentProcess) -> bool:
-    try:
-        return (await agent.get("/healthz")).status == 200
-    except OSError:
-        return False
-
-
-async def test_broken_gpu_restarts_the_engine_and_the_task_runs_again(make_agent: MakeAgent) -> None:
-    agent = await make_agent()
-    await agent.engine.fault("cuda-error@node=2,times=1")
-    broken = agent.engine_pid
-    answer = await asyncio.wait_for(agent.run(slow(5, color=GREEN), "gpu"), 25)
-    assert color_of(answer.results("3")[0]) == rgb(GREEN)
-    assert await errors(agent, "gpu") == ["GpuBroken", None]
-    assert agent.engine_pid != broken
-
-
 @pytest.mark.parametrize(("times", "expected"), [(1, ["OutOfMemory", None]), (2, ["OutOfMemory"] * 2)])
 async def test_memory_that_was_short_is_freed_once_and_tried_again(
     pair: tuple[AgentProcess, AgentProcess], times: int, expected: list[str | None]
@@ -173,15 +134,3 @@ async def test_engine_that_floods_its_log_does_not_stop(pair: tuple[AgentProcess
     await agent.engine.fault("stderr-flood,times=3")
     for color in (RED, GREEN, BLUE):
         assert color_of((await agent.run(slow(2, color=color))).results("3")[0]) == rgb(color)
-
-
-async def test_tasks_of_an_engine_that_is_restarting_wait_for_it(make_agent: MakeAgent) -> None:
-    agent = await make_agent("--startup-seconds", "0.5")
-    agent.signal_engine(signal.SIGKILL)
-    await eventually(lambda: is_not_ready(agent), 5)
-    assert color_of((await agent.run(slow(3, color=RED))).results("3")[0]) == rgb(RED)
-    await ready(agent)
-
-
-async def is_not_ready(agent: AgentProcess) -> bool:
-    return (await agent.get("/readyz")).status == 503

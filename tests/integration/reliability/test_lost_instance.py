@@ -63,7 +63,7 @@ async def test_task_of_a_killed_instance_waits_for_its_redelivery_behind_a_gatew
     first, second = await asyncio.gather(
         make_agent(AGENT_INVOCATION="gateway"), make_agent(AGENT_INVOCATION="gateway")
     )
-    graph = slow(100, color=GREEN)
+    graph = slow(50, color=GREEN)
     delivery = asyncio.create_task(first.run(graph, "lost-2"))
     await first.running("lost-2")
     await first.kill()
@@ -84,7 +84,7 @@ async def test_redelivery_that_waits_for_a_killed_instance_takes_over_by_itself(
 ) -> None:
     second, _ = pair
     first = await make_agent(**second.fleet)
-    graph = slow(100, color=BLUE)
+    graph = slow(60, color=BLUE)
     await first.begin(graph, "lost-3")
     await first.running("lost-3")
     joined = asyncio.create_task(second.run(graph, "lost-3"))
@@ -114,7 +114,7 @@ async def test_instance_that_wakes_after_its_lease_gives_way_to_the_new_owner(
 ) -> None:
     second, _ = pair
     first = await make_agent(**second.fleet)
-    graph = slow(200, color=RED)
+    graph = slow(120, color=RED)
     caller = asyncio.create_task(first.run(graph, "frozen-1"))
     record = await first.running("frozen-1")
     first.pause()
@@ -141,7 +141,7 @@ async def test_instance_that_wakes_after_the_new_owner_has_finished_overwrites_n
 ) -> None:
     second, _ = pair
     first = await make_agent(**second.fleet)
-    graph = slow(60, color=GREEN)
+    graph = slow(30, color=GREEN)
     caller = asyncio.create_task(first.run(graph, "frozen-2"))
     await first.running("frozen-2")
     # Only the agent freezes: its engine finishes, so that the agent wakes to a result that it could write.

@@ -9,9 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil
-import pytest
 import pytest_asyncio
 from PIL import Image
 from redis.asyncio import Redis
@@ -157,13 +155,3 @@ async def test_engine_listens_on_loopback_alone(tmp_path: Path) -> None:
         assert pid is not None
         listening = [c.laddr for c in psutil.Process(pid).net_connections("inet") if c.status == "LISTEN"]
         assert [(where.ip, where.port) for where in listening] == [("127.0.0.1", agent.engine_port)]
-
-
-async def test_stranger_gets_nothing_but_the_health_of_an_agent_with_keys(tmp_path: Path) -> None:
-    async with AgentProcess(tmp_path / "agent", AGENT_API_KEYS=KEY) as agent:
-        await ready(agent)
-        for method, path in [("POST", "/api/run"), ("GET", "/api/tasks"), ("GET", "/api/queue")]:
-            (await agent.call(method, path)).error(401, "Unauthorized")
-        with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
-            await agent.http.ws_connect("/api/run/ws")
-        assert (await agent.get("/healthz")).status == 200

@@ -34,38 +34,12 @@ async def test_full_queue_refuses_with_429_and_when_to_come_again(make_agent: Ma
     assert color_of((await agent.run(slow(2, color=BLUE), "three")).results("3")[0]) == rgb(BLUE)
 
 
-async def test_refusal_behind_a_gateway_is_written_under_the_task_and_a_redelivery_runs(
-    make_agent: MakeAgent,
-) -> None:
-    agent = await make_agent(AGENT_QUEUE_SIZE=0, AGENT_CONCURRENCY=1, AGENT_INVOCATION="gateway")
-    first = asyncio.create_task(agent.run(slow(40, color=RED), "one"))
-    await agent.running("one")
-    refused = await agent.run(slow(2, color=GREEN), "two")
-    refused.error(429, "QueueFull")
-    assert refused.headers["x-fc-status"] == "404", "the platform shall deliver it again"
-    assert (await agent.task("two"))["error"]["code"] == "QueueFull"
-    (await first).ok()
-    assert color_of((await agent.run(slow(2, color=GREEN), "two")).results("3")[0]) == rgb(GREEN)
-    assert (await agent.task("two"))["state"] == "succeeded"
-
-
-async def test_body_that_is_too_large_is_refused_before_it_is_read(make_agent: MakeAgent) -> None:
-    agent = await make_agent(AGENT_MAX_BODY_BYTES=10_000)
-    reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
-    try:
-        writer.write(b"POST /api/run HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n{")
-        answer = await asyncio.wait_for(reader.readline(), 5)  # though the body never comes
-    finally:
-        writer.close()
-    assert b" 413 " in answer
-
-
 async def test_sigterm_lets_running_tasks_finish_and_puts_the_others_back(
     make_agent: MakeAgent, pair: Pair
 ) -> None:
     second, _ = pair
     first = await make_agent(AGENT_CONCURRENCY=1, AGENT_SHUTDOWN_SECONDS=1.5, **second.fleet)
-    graphs = {"finishes": slow(40, color=RED), "put-back": slow(80, color=GREEN)}
+    graphs = {"finishes": slow(40, color=RED), "put-back": slow(60, color=GREEN)}
     for name, graph in graphs.items():
         await first.begin(graph, name)
     await first.running("finishes")
@@ -87,7 +61,7 @@ async def test_sigterm_lets_running_tasks_finish_and_puts_the_others_back(
 
 
 async def test_sigterm_answers_open_requests_and_refuses_new_ones(make_agent: MakeAgent) -> None:
-    agent = await make_agent(AGENT_SHUTDOWN_SECONDS=2)
+    agent = await make_agent(AGENT_SHUTDOWN_SECONDS=1.2)
     short = asyncio.create_task(agent.run(slow(30, color=BLUE), "short"))
     long = asyncio.create_task(agent.run(slow(900), "long"))
     await agent.running("short")
@@ -121,7 +95,7 @@ async def test_pre_stop_drains_and_the_instance_takes_nothing_more(make_agent: M
 
 
 async def test_second_sigterm_and_a_dead_engine_do_not_hang_the_shutdown(make_agent: MakeAgent) -> None:
-    agent = await make_agent("--fault", "freeze@node=2", AGENT_SHUTDOWN_SECONDS=1)
+    agent = await make_agent("--fault", "freeze@node=2", AGENT_SHUTDOWN_SECONDS=0.3)
     await agent.begin(slow(500), "stuck")
     await agent.running("stuck")
     engine = agent.engine_pid
@@ -143,10 +117,3 @@ async def test_agent_stops_cleanly_with_and_without_redis(make_agent: MakeAgent,
     assert await agent.stop() == 0
     assert not is_alive(engine)
     assert "Traceback" not in agent.log_text
-
-
-async def test_taken_port_is_an_error_at_start(make_agent: MakeAgent) -> None:
-    agent = await make_agent()
-    other: AgentProcess = await make_agent(wait=False, AGENT_PORT=agent.port)
-    assert await asyncio.wait_for(other.process.wait(), 15) == 1
-    assert "in use" in other.log_text

@@ -47,7 +47,7 @@ async def shared_stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
             environment = {
                 "REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0",
                 "AGENT_REDIS_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS),
-                "AGENT_LEASE_SECONDS": "3",  # longer than any outage here, except where a test says so
+                "AGENT_LEASE_SECONDS": "2",  # longer than any outage here, except where a test says so
             }
             a, b = AgentProcess(folder / "a", **environment), AgentProcess(folder / "b", **environment)
             async with a, b, Redis.from_url(redis.url) as client:
@@ -238,13 +238,13 @@ async def test_emptied_redis_gets_the_result_of_a_running_task_all_the_same(stan
 async def test_outage_longer_than_the_lease_ends_in_one_result(stand: Stand) -> None:
     """Redis comes back with the lease run out: whoever is first goes on, and nobody overwrites the other."""
     color = fresh_color()
-    await stand.a.begin(slow(200, color=color), "outage")
+    await stand.a.begin(slow(150, color=color), "outage")
     await stand.a.running("outage")
     stand.proxy.refuses = True
     stand.proxy.cut()
     await eventually(lambda: lease_is_gone(stand, "outage"), 10)
     stand.proxy.refuses = False
-    second = asyncio.create_task(stand.b.run(slow(200, color=color), "outage"))
+    second = asyncio.create_task(stand.b.run(slow(150, color=color), "outage"))
     check(await asyncio.wait_for(second, 20), color)
     record = await stand.a.until("outage", lambda r: r["state"] == "succeeded", 10)
     assert outcomes(record).count("succeeded") == 1
