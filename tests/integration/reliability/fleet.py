@@ -17,6 +17,7 @@ from typing import Any, Self
 import aiohttp
 import psutil
 
+from comfyui.launch import dying_with_us
 from tests.integration.agent.graphs import Graph, chain, empty, node, save
 from tests.integration.agent.service import Agent, EngineView, eventually, simulator_args
 from tests.integration.simulator.process import free_port
@@ -98,7 +99,8 @@ class AgentProcess(Agent):
         """Start the process without waiting for its engine."""
         with self.place.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "agent.cli", "serve"),
+                # Also a test run that is killed leaves nothing behind.
+                *dying_with_us((sys.executable, "-m", "agent.cli", "serve")),
                 env=self.environment,
                 cwd=self.place.folder,
                 stdout=log,
