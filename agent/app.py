@@ -3,6 +3,7 @@ start and stop. Nothing else is global."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -11,7 +12,7 @@ import structlog
 from aiohttp import web
 
 from agent.api import health, hooks, middleware, openapi, run, socket, tasks
-from agent.api.keys import API_KEYS, BOARD, ENGINE, RUNNER, SETTINGS
+from agent.api.keys import API_KEYS, BOARD, ENGINE, PARSING, RUNNER, SETTINGS
 from agent.executor import Executor
 from agent.inputs.fetch import Fetcher
 from agent.inputs.guard import AllowList
@@ -45,6 +46,7 @@ def build_app(settings: Settings) -> web.Application:
         client_max_size=settings.max_body_bytes,
     )
     app[SETTINGS] = settings
+    app[PARSING] = asyncio.Semaphore(2)
     app[API_KEYS] = read_api_keys(settings)
     if not app[API_KEYS] and not settings.behind_gateway:
         log.warning("agent.open", note="no AGENT_API_KEYS: whoever reaches the port can run workflows")

@@ -17,6 +17,8 @@ class AgentError(Exception):
     code: ClassVar[str] = "InternalError"
     status: ClassVar[int] = 500
     transient: bool = False
+    #: Seconds after which another try makes sense; sent as Retry-After.
+    default_retry_after: ClassVar[int | None] = None
     by_code: ClassVar[dict[str, type[AgentError]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -25,7 +27,8 @@ class AgentError(Exception):
 
     def __init__(self, detail: str | None = None, *, retry_after: int | None = None, **facts: Any) -> None:
         self.detail = detail or " ".join(inspect.cleandoc(type(self).__doc__ or "").split())
-        self.retry_after = retry_after
+        self.retry_after = retry_after or self.default_retry_after
+        self.task_id: str | None = None
         self.facts = {name: value for name, value in facts.items() if value is not None}
         super().__init__(self.detail)
 
@@ -42,12 +45,13 @@ class AgentError(Exception):
         return body
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> AgentError:
+    def from_dict(cls, stored: dict[str, Any], task_id: str | None = None) -> AgentError:
         """The error that `to_dict` wrote, so that a stored failure is answered as it first was."""
         facts = {k: v for k, v in stored.items() if k not in ("code", "detail", "transient")}
         kind = cls.by_code.get(stored["code"], AgentError)
         error = kind(stored["detail"], **facts)
         error.transient = bool(stored.get("transient"))
+        error.task_id = task_id
         return error
 
     def with_facts(self, **facts: Any) -> Self:
@@ -215,6 +219,7 @@ class QueueFull(AgentError):
 
     status = 429
     transient = True
+    default_retry_after = 2
 
 
 class ShuttingDown(AgentError):
@@ -222,6 +227,7 @@ class ShuttingDown(AgentError):
 
     status = 503
     transient = True
+    default_retry_after = 2
 
 
 class EngineUnavailable(AgentError):
@@ -229,6 +235,7 @@ class EngineUnavailable(AgentError):
 
     status = 503
     transient = True
+    default_retry_after = 5
 
 
 class EngineFailed(AgentError):
@@ -242,6 +249,7 @@ class StoreUnavailable(AgentError):
 
     status = 503
     transient = True
+    default_retry_after = 5
 
 
 # The run.

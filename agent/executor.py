@@ -19,6 +19,7 @@ from agent.errors import (
     EngineStalled,
     EngineUnavailable,
     GpuBroken,
+    InvalidInput,
     InvalidWorkflow,
     NoOutput,
     OutOfMemory,
@@ -120,7 +121,9 @@ class Executor:
             try:
                 generation = await self._engine.wait_ready(self._settings.engine_start_seconds)
             except EngineFailedError as exc:
-                raise EngineUnavailable(f"ComfyUI is not running on this instance: {exc}") from None
+                raise EngineUnavailable(
+                    f"ComfyUI is not running on this instance: {_in_short(exc)}"
+                ) from None
             watch.note("engine")
             work = self._on_engine(live, request, generation, prefetch, watch)
             return await self._unless_gone(generation, work)
@@ -136,6 +139,7 @@ class Executor:
     ) -> list[Collected]:
         catalog = await self._load_catalog(generation)
         _check_classes(request.workflow, catalog)
+        _check_prefixes(request.workflow, catalog)
         workflow, seeds = replace_random_seeds(request.workflow, catalog)
         live.update(seeds=seeds)
         workflow = await self._resolver.resolve(workflow, catalog, prefetch)
@@ -212,10 +216,11 @@ class Executor:
         try:
             async with asyncio.timeout(ABANDON_SECONDS):
                 await self._unless_gone(generation, execution.stop())
-        except (EngineDied, TimeoutError) as exc:
+        except (AgentError, TimeoutError) as exc:
             log.info("prompt.abandoned", prompt_id=execution.prompt_id, reason=str(exc) or "it goes on")
         finally:
             self._slots.release()
+            await execution.close()
         await self._forget(execution)
 
     async def _forget(self, execution: Execution) -> None:
@@ -252,7 +257,7 @@ class Executor:
             worker.cancel()
             gone.cancel()
             await asyncio.gather(worker, gone, return_exceptions=True)
-        raise EngineDied(f"ComfyUI stopped while the task was running: {gone.result()}")
+        raise EngineDied(f"ComfyUI stopped while the task was running: {_in_short(gone.result())}")
 
     def _spawn(self, chore: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(chore)
@@ -292,6 +297,24 @@ def _wanted_outputs(catalog: Catalog, workflow: Workflow, request: RunRequest) -
     targets = request.options.get("partial_execution_targets")
     outputs = catalog.output_nodes(workflow)
     return tuple(node for node in outputs if targets is None or node in targets)
+
+
+def _check_prefixes(workflow: Workflow, catalog: Catalog) -> None:
+    """ComfyUI saves files with ".." in their names, but never serves one: the work would be done in vain."""
+    for node_id in catalog.output_nodes(workflow):
+        prefix = workflow.nodes[node_id].inputs.get("filename_prefix")
+        if isinstance(prefix, str) and ".." in prefix:
+            raise InvalidInput(
+                f'Input "filename_prefix" of node "{node_id}" ({workflow.title(node_id)}) must not hold "..".',
+                node_id=node_id,
+                node_title=workflow.title(node_id),
+                input="filename_prefix",
+            )
+
+
+def _in_short(reason: object) -> str:
+    """The first line. Those after it quote the engine's output, which may show other callers' work."""
+    return str(reason).partition("\n")[0]
 
 
 def _mark_running(live: LiveTask) -> None:

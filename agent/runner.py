@@ -27,6 +27,7 @@ from agent.errors import (
     EngineLostPrompt,
     EngineStalled,
     GpuBroken,
+    InstanceLost,
     InternalError,
     NodeNotAllowed,
     OutOfMemory,
@@ -40,7 +41,6 @@ from agent.errors import (
     TaskNotFound,
     TaskTakenOver,
     TaskTimeout,
-    WorkflowTooLarge,
 )
 from agent.executor import Executor
 from agent.settings import Settings
@@ -63,6 +63,9 @@ RETRIED_HERE = (
     OutputCorrupt,
 )
 
+#: Of these, the faults whose cure is tried once: freed memory, a restarted engine.
+CURED_ONCE = (OutOfMemory, GpuBroken, EngineStalled)
+
 #: How long a cancel waits for the instance that runs the task before it answers what is known.
 CANCEL_SECONDS = 3
 
@@ -78,6 +81,9 @@ RETRY_AFTER_SECONDS = 2
 
 #: How long putting tasks back may take at shutdown.
 PUT_BACK_SECONDS = 10
+
+#: Log services take lines of 32 KB.
+LOGGED_DETAIL = 2000
 
 #: Pause before listening for cancels again after the store was lost.
 RELISTEN_SECONDS = 1
@@ -105,17 +111,26 @@ class Runner:
         self._admission = Admission(settings, board, self.instance)
         self._loops: list[asyncio.Task[None]] = []
         self._is_stopping = False
+        self._drain: asyncio.Task[None] | None = None
         self._claiming = 0  # tasks between the check for room and their place among the live ones
 
     async def start(self) -> None:
         self._loops = [asyncio.create_task(self._beat()), asyncio.create_task(self._hear_cancels())]
 
     async def drain(self) -> None:
-        """Take no more tasks, let running ones finish within the limit, put the others back."""
+        """Take no more tasks, let running ones finish within the limit, put the others back. The second call waits
+        for the first one."""
         self._is_stopping = True
+        if self._drain is None:
+            self._drain = asyncio.create_task(self._empty())
+        await asyncio.shield(self._drain)
+
+    async def _empty(self) -> None:
+        for live in tuple(self._live.values()):
+            live.hurry()
         await self._wait_for_work(self._settings.shutdown_seconds)
         for live in tuple(self._live.values()):
-            live.stop(ShuttingDown())
+            live.stop(ShuttingDown(retry_after=RETRY_AFTER_SECONDS))
         await self._wait_for_work(PUT_BACK_SECONDS)
 
     async def stop(self) -> None:
@@ -152,7 +167,7 @@ class Runner:
                 is_kept = True
             if record.state.is_final and not _is_ours_to_repeat(admitted, record):
                 if record.error is not None:
-                    raise AgentError.from_dict(record.error)
+                    raise AgentError.from_dict(record.error, task_id)
                 return Delivery(record, outputs, is_kept)
             if self._is_stopping:
                 raise ShuttingDown(task_id=task_id)
@@ -183,9 +198,11 @@ class Runner:
             raise TaskNotFound(task_id=task_id)
         if stored.record.state.is_final:
             return stored.record
-        if stored.owner is None:
-            return await self._admission.end_orphan(stored, TaskCancelled())
-        return await self._watch(task_id, None)
+        if stored.owner is not None:
+            return await self._watch(task_id, None)
+        # Nobody runs it. Where nobody will, it has been seen as failed, and what is over stays as it was.
+        is_over = self._board.as_seen(stored).state.is_final
+        return await self._admission.end_orphan(stored, InstanceLost() if is_over else TaskCancelled())
 
     async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
         """Write a refusal under its task-id, for callers who can only learn of it by polling. `request` is None
@@ -205,6 +222,10 @@ class Runner:
         }
 
     @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
+    @property
     def _capacity(self) -> int:
         return self._settings.concurrency + self._settings.queue_size
 
@@ -213,6 +234,9 @@ class Runner:
     ) -> LiveTask | TaskRecord:
         """A task of ours that works, or the record of one that others run or that is over."""
         live = self._live.get(task_id) if task_id else None
+        while live is not None and live.is_ending and live.work is not None:
+            await asyncio.wait((live.work,))  # whoever joined it now would share an end that is not his
+            live = self._live.get(live.id)
         if live is None:
             if self._is_stopping:
                 raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
@@ -222,16 +246,14 @@ class Runner:
                 raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
             self._check_policy(request.workflow)
             self._claiming += 1
+            claiming = asyncio.create_task(
+                self._claim(request, task_id, is_background=is_background, must_keep=must_keep)
+            )
             try:
-                admitted = await self._admission.claim(
-                    request, task_id, is_background=is_background, must_keep=must_keep
-                )
-            finally:
-                self._claiming -= 1
-            if not isinstance(admitted, LiveTask) or admitted.work is not None:
-                return admitted
-            self._begin(admitted, request)
-            return admitted
+                return await asyncio.shield(claiming)
+            except asyncio.CancelledError:
+                claiming.add_done_callback(_leave)  # a claim that was taken all the same must not lie about
+                raise
         if live.record.workflow_digest != request.digest:
             raise TaskConflict(task_id=task_id)
         if must_keep and live.claim is None:
@@ -240,11 +262,20 @@ class Runner:
         live.must_keep = live.must_keep or must_keep
         return live
 
+    async def _claim(
+        self, request: RunRequest, task_id: str | None, *, is_background: bool, must_keep: bool
+    ) -> LiveTask | TaskRecord:
+        try:
+            admitted = await self._admission.claim(
+                request, task_id, is_background=is_background, must_keep=must_keep
+            )
+        finally:
+            self._claiming -= 1
+        if isinstance(admitted, LiveTask) and admitted.work is None:
+            self._begin(admitted, request)
+        return admitted
+
     def _check_policy(self, workflow: Workflow) -> None:
-        limit = self._settings.max_nodes
-        if len(workflow.nodes) > limit:
-            count = len(workflow.nodes)
-            raise WorkflowTooLarge(f"The workflow has {count} nodes, more than {limit}.", limit=limit)
         allow, deny = self._settings.nodes_allow, self._settings.nodes_deny
         for node in workflow.nodes.values():
             is_allowed = not allow or any(fnmatchcase(node.class_type, pattern) for pattern in allow)
@@ -269,16 +300,48 @@ class Runner:
         try:
             return await live.wait()
         finally:
-            if shower is not None:
-                shower.cancel()
-                await asyncio.gather(shower, return_exceptions=True)
             live.waiters -= 1
             if live.waiters == 0 and not live.is_background:
                 live.stop(CallerGone())
+            if shower is not None:
+                shower.cancel()
+                await asyncio.gather(shower, return_exceptions=True)
 
     async def _watch(self, task_id: str, show: Show | None) -> TaskRecord:
-        """Wait for another instance's task: its final record, or the last one if its lease ran out."""
-        return await _show_all(self._admission.watch(task_id), show)
+        """Wait for another instance's task: its final record, or the last one if its lease ran out.
+
+        Raises TaskTimeout, and StoreUnavailable when the store, which alone could tell, stays away.
+        """
+        watching = asyncio.create_task(_show_all(self._admission.watch(task_id), show))
+        missing = asyncio.create_task(self._store_missing())
+        try:
+            await asyncio.wait(
+                (watching, missing),
+                timeout=self._settings.task_timeout_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if watching.done():
+                return watching.result()
+            raise (
+                missing.result() if missing.done() else TaskTimeout(limit=self._settings.task_timeout_seconds)
+            )
+        finally:
+            watching.cancel()
+            missing.cancel()
+            await asyncio.gather(watching, missing, return_exceptions=True)
+
+    async def _store_missing(self) -> StoreUnavailable:
+        """Return when the store has not answered for longer than any lease lasts."""
+        failures = 0
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds)
+            try:
+                await self._store.ping()
+                failures = 0
+            except StoreUnavailable as error:
+                failures += 1
+                if failures > 2:
+                    return error
 
     async def _work(self, live: LiveTask, request: RunRequest) -> None:
         """Take one task to its end, whatever happens."""
@@ -296,9 +359,14 @@ class Runner:
         except Exception:
             log.exception("task.crashed")
             error = InternalError()
-        await self._conclude(live, error)
-        del self._live[live.id]
-        self._number_waiting()
+        try:
+            await self._conclude(live, error)
+        except Exception:
+            log.exception("task.not_concluded")
+        finally:
+            live.finish()
+            del self._live[live.id]
+            self._number_waiting()
 
     async def _attempts(self, live: LiveTask, request: RunRequest) -> None:
         """Try until it succeeds, fails for good, or no attempt remains."""
@@ -308,7 +376,7 @@ class Runner:
             except RETRIED_HERE as error:
                 if not self._may_try_again(live.record, error):
                     raise
-                log.warning("task.retried", error=error.code, detail=error.detail)
+                log.warning("task.retried", error=error.code, detail=error.detail[:LOGGED_DETAIL])
                 await self._executor.heal(error)
                 self._begin_attempt(live, error)
             else:
@@ -317,12 +385,10 @@ class Runner:
                 return
 
     def _may_try_again(self, record: TaskRecord, error: AgentError) -> bool:
-        """Attempts remain, and memory that was short twice in a row will be short again."""
+        """Attempts remain, and it is no fault that came back after its cure: it would come again."""
         before = record.attempts[-2].error if len(record.attempts) > 1 else None
-        is_short_again = (
-            isinstance(error, OutOfMemory) and before is not None and before["code"] == error.code
-        )
-        return len(record.attempts) < self._settings.max_attempts and not is_short_again
+        came_back = isinstance(error, CURED_ONCE) and before is not None and before["code"] == error.code
+        return len(record.attempts) < self._settings.max_attempts and not came_back
 
     def _begin_attempt(self, live: LiveTask, error: AgentError) -> None:
         record = live.record
@@ -368,7 +434,7 @@ class Runner:
             "task.finished",
             state=state.value,
             error=error.code if error else None,
-            detail=error.detail if error else None,
+            detail=error.detail[:LOGGED_DETAIL] if error else None,
             outputs=len(live.outputs),
             seconds=round(now - record.created_at, 3),
         )
@@ -383,7 +449,10 @@ class Runner:
         """Extend the leases; notice tasks that were taken over, and cancels whose message was lost."""
         while True:
             await asyncio.sleep(self._settings.lease_seconds / 3)
-            await asyncio.gather(*(self._extend(live) for live in tuple(self._live.values()) if live.claim))
+            owned = [live for live in self._live.values() if live.claim]
+            for failure in await asyncio.gather(*map(self._extend, owned), return_exceptions=True):
+                if failure is not None:
+                    log.error("task.lease_not_extended", reason=repr(failure))
 
     async def _extend(self, live: LiveTask) -> None:
         assert live.claim is not None  # noqa: S101 - the caller looked
@@ -405,6 +474,8 @@ class Runner:
                             live.stop(TaskCancelled())
             except StoreUnavailable as error:
                 log.debug("cancels.not_heard", reason=error.detail)
+            except Exception:  # this loop must go on, whatever it meets
+                log.exception("cancels.not_heard")
             await asyncio.sleep(RELISTEN_SECONDS)
 
     async def _wait_for_work(self, seconds: float) -> None:
@@ -416,6 +487,15 @@ def _is_ours_to_repeat(admitted: LiveTask | TaskRecord, record: TaskRecord) -> b
     """Whether we joined another instance's run, and it ended only because its own caller left."""
     joined = isinstance(admitted, TaskRecord) and not admitted.state.is_final
     return joined and record.error is not None and record.error["code"] == CallerGone.code
+
+
+def _leave(claiming: asyncio.Task[LiveTask | TaskRecord]) -> None:
+    """Stop a task that nobody waits for: its caller left while it was being claimed."""
+    if claiming.cancelled() or claiming.exception() is not None:
+        return
+    admitted = claiming.result()
+    if isinstance(admitted, LiveTask) and admitted.waiters == 0 and not admitted.is_background:
+        admitted.stop(CallerGone())
 
 
 async def _show_all(records: AsyncGenerator[TaskRecord, None], show: Show | None) -> TaskRecord:

@@ -9,6 +9,7 @@ import socket
 import structlog
 from aiohttp import web
 
+from agent.api.slow import READ_SECONDS
 from agent.app import build_app
 from agent.settings import Settings
 
@@ -45,6 +46,9 @@ async def serve(settings: Settings) -> None:
     # Bound before anything is started: a port that is taken must not cost the start of an engine.
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.create_server((settings.host, settings.port), family=family, backlog=512) as listener:
+        # A client that reads nothing of a finished answer is dropped by the kernel.
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READ_SECONDS * 1000)
         runner = web_runner(settings)
         await runner.setup()
         try:

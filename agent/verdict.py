@@ -96,7 +96,7 @@ def _node_failure(event: PromptFailed, workflow: Workflow) -> AgentError:
     kind: type[AgentError] = NodeFailed
     if event.exception_type in OUT_OF_MEMORY:
         kind = OutOfMemory
-    elif event.exception_type in GPU_ERRORS or BROKEN_GPU in event.message:
+    elif event.exception_type in GPU_ERRORS or _says_gpu_error(event):
         kind = GpuBroken
     title = workflow.title(event.node)
     return kind(
@@ -108,6 +108,11 @@ def _node_failure(event: PromptFailed, workflow: Workflow) -> AgentError:
         exception_message=event.message,
         traceback=list(event.traceback[-TRACEBACK_LINES:]),
     )
+
+
+def _says_gpu_error(event: PromptFailed) -> bool:
+    """Only PyTorch's own form counts: a caller's text may stand inside many other messages."""
+    return event.exception_type == "RuntimeError" and event.message.startswith(BROKEN_GPU)
 
 
 def _join(message: Any, details: Any) -> str:

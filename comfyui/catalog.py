@@ -20,14 +20,14 @@ UPLOAD_FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class MediaInput:
-    """An input of a workflow node whose value names a file. `kind` is image, video, audio or file; `known` are
-    the names that the engine listed when the catalogue was read."""
+    """An input of a workflow node whose value names a file. `kind` is image, video, audio or file; `is_known`:
+    the engine listed this name when the catalogue was read."""
 
     node_id: str
     input_name: str
     kind: str
     value: Any
-    known: frozenset[str]
+    is_known: bool
 
 
 class Catalog:
@@ -56,7 +56,8 @@ class Catalog:
             for name, spec in self._inputs(node.class_type):
                 kind = next((k for flag, k in UPLOAD_FLAGS.items() if _options(spec).get(flag)), None)
                 if kind and name in node.inputs and not isinstance(node.inputs[name], list):
-                    yield MediaInput(node.id, name, kind, node.inputs[name], _choices(spec))
+                    value = node.inputs[name]
+                    yield MediaInput(node.id, name, kind, value, is_known=value in _choices(spec))
 
     def number_range(self, class_type: str, input_name: str) -> tuple[int, int] | None:
         """Smallest and largest value of an INT input, or None if it is not one or has no bounds."""
@@ -77,7 +78,7 @@ def _options(spec: Any) -> Mapping[str, Any]:
     return spec[1] if has_options else {}
 
 
-def _choices(spec: Any) -> frozenset[str]:
+def _choices(spec: Any) -> list[Any]:
     """Old nodes list their choices in place of the type, newer ones under "options"."""
     choices = spec[0] if isinstance(spec[0], list) else _options(spec).get("options")
-    return frozenset(c for c in choices or () if isinstance(c, str))
+    return choices if isinstance(choices, list) else []

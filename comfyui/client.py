@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
+from comfyui.answers import parse_json
 from comfyui.errors import (
     EngineUnreachableError,
     FileMissingError,
@@ -237,7 +238,7 @@ def _reading(what: str) -> Iterator[None]:
 
 def _json(response: Response, what: str) -> dict[str, Any]:
     try:
-        answer = from_json(response.content)
+        answer = parse_json(response.content)
     except ValueError as exc:
         raise UnexpectedAnswerError(what, response.status_code, "not JSON") from exc
     if not isinstance(answer, dict):

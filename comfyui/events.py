@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import from_json
+from comfyui.answers import parse_json
 
 Number = int | float
 
@@ -147,7 +147,7 @@ def parse(message: str | bytes) -> Event:
     try:
         if isinstance(message, bytes):
             return _parse_binary(message)
-        envelope = from_json(message)
+        envelope = parse_json(message)
         return parse_data(envelope["type"], envelope.get("data") or {})
     except MALFORMED as exc:
         return Unknown(None, f"malformed ({type(exc).__name__})")
@@ -227,7 +227,7 @@ def _parse_binary(message: bytes) -> Event:
             return PreviewImage(None, None, "image/png" if image_type == 2 else "image/jpeg", message[8:])
         case 4:
             (length,) = struct.unpack_from(">I", message, 4)
-            about = from_json(message[8 : 8 + length])
+            about = parse_json(message[8 : 8 + length])
             return PreviewImage(
                 _text(about.get("prompt_id")),
                 _text(about.get("display_node_id") or about.get("node_id")),

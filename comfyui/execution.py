@@ -14,11 +14,14 @@ from typing import Any, Self, TypeGuard
 import structlog
 
 from comfyui.client import Client, HistoryEntry, Submitted
-from comfyui.errors import ComfyUIError
+from comfyui.errors import ComfyUIError, UnexpectedAnswerError
 from comfyui.events import Event, PromptEnded, PromptFailed, PromptInterrupted, PromptSucceeded, parse_data
 from comfyui.feed import ConnectionLost, ConnectionRestored, Feed
 
 log = structlog.get_logger(__name__)
+
+#: So many answers in a row that cannot be understood end an execution.
+ODD_ANSWERS = 5
 
 #: After the success or error message the final one follows within milliseconds, or it was lost.
 END_GRACE_SECONDS = 0.5
@@ -55,8 +58,9 @@ class Execution:
             async for event in execution.events():
                 ...  # the last one is an Ended
 
-    Leaving it does not stop the prompt; `stop` does, also afterwards. `missed_events` tells whether messages may have
-    been lost on the way; what only messages carry, such as streamed pictures, is lost with them.
+    Leaving it does not stop the prompt; `stop` does, also afterwards, and `close` ends what is under way.
+    `missed_events` tells whether messages may have been lost on the way; what only messages carry, such as streamed
+    pictures, is lost with them.
     """
 
     def __init__(self, client: Client, feed: Feed, *, silence_seconds: float, stall_seconds: float) -> None:
@@ -67,6 +71,8 @@ class Execution:
         self._is_running = False
         self._has_begun = False
         self._doubts_socket = False
+        self._odd_answers = 0
+        self._submission: asyncio.Task[Submitted] | None = None
         self.missed_events = False
         self._finish: _Finish | None = None
 
@@ -88,13 +94,17 @@ class Execution:
     ) -> Submitted:
         """Queue the workflow under this execution's prompt id. Raises as `Client.submit` does."""
         self.missed_events = not self._feed.is_connected
-        return await self._client.submit(
-            graph,
-            prompt_id=self.prompt_id,
-            client_id=self._feed.client_id,
-            extra_data=extra_data,
-            options=options,
+        self._submission = asyncio.create_task(
+            self._client.submit(
+                graph,
+                prompt_id=self.prompt_id,
+                client_id=self._feed.client_id,
+                extra_data=extra_data,
+                options=options,
+            )
         )
+        # A request that is cut off half-way may still arrive: it is let finish, so that `stop` knows what to stop.
+        return await asyncio.shield(self._submission)
 
     async def events(self) -> AsyncIterator[Event]:
         """The prompt's events, ended by one Ended. Silence, a broken socket or a lost message delay the end, but
@@ -131,6 +141,8 @@ class Execution:
         interrupt that comes while the prompt begins, and looks at one only between nodes and at progress steps.
         Waits as long as the engine does not answer: set a deadline.
         """
+        if self._submission is not None:
+            await asyncio.wait((self._submission,))
         while True:
             with contextlib.suppress(ComfyUIError):
                 await self._client.dequeue(self.prompt_id)
@@ -138,6 +150,12 @@ class Execution:
             if ended := await self._look_up():
                 return ended
             await self._next(patience=END_GRACE_SECONDS)
+
+    async def close(self) -> None:
+        """Give up a submission that is still on its way, if there is one."""
+        if self._submission is not None:
+            self._submission.cancel()
+            await asyncio.gather(self._submission, return_exceptions=True)
 
     async def _next(self, patience: float) -> Event | None:
         """The next event, or None after so many seconds of silence."""
@@ -178,7 +196,10 @@ class Execution:
         return _told(self.prompt_id, self._finish)
 
     async def _look_up(self) -> Ended | None:
-        """Ask the engine. None: the prompt waits or runs, or the engine does not answer at the moment."""
+        """Ask the engine. None: the prompt waits or runs, or the engine does not answer at the moment.
+
+        Raises UnexpectedAnswerError when it keeps answering what cannot be understood.
+        """
         try:
             entry = await self._client.history(self.prompt_id)
             if entry is None:
@@ -193,9 +214,16 @@ class Execution:
                         END_GRACE_SECONDS
                     )  # to call finished work lost is dear: it runs again
                     entry = await self._client.history(self.prompt_id)
+        except UnexpectedAnswerError as exc:
+            self._odd_answers += 1
+            if self._odd_answers >= ODD_ANSWERS:
+                raise
+            log.debug("prompt.not_looked_up", prompt_id=self.prompt_id, reason=str(exc))
+            return None
         except ComfyUIError as exc:
             log.debug("prompt.not_looked_up", prompt_id=self.prompt_id, reason=str(exc))
             return None
+        self._odd_answers = 0
         if entry is not None:
             return _ended(self.prompt_id, entry)
         if self._finish is not None and not self.missed_events:

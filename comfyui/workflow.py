@@ -20,6 +20,9 @@ LONGEST_CIRCLE = 12
 #: Titles are shown in records and errors; a longer one is cut.
 LONGEST_TITLE = 200
 
+#: Node ids and classes are keys and names; nothing real comes near this.
+LONGEST_NAME = 256
+
 EXPORT_HINT = 'In ComfyUI choose "Workflow > Export (API)" and send that file.'
 
 
@@ -178,13 +181,19 @@ def _checked_nodes(data: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_node(node_id: str, node: Any) -> None:
-    where = f'Node "{node_id}"'
+    where = f'Node "{node_id[:LONGEST_NAME]}"'
+    if len(node_id) > LONGEST_NAME:
+        raise InvalidWorkflowError(f"{where}... has an id of more than {LONGEST_NAME} characters.")
     if not isinstance(node, dict):
         raise InvalidWorkflowError(
             f"{where} is {_kind(node)}, but a node is an object with class_type and inputs.", node_id=node_id
         )
     if not isinstance(node.get("class_type"), str) or not node["class_type"]:
         raise InvalidWorkflowError(f"{where} has no class_type. {EXPORT_HINT}", node_id=node_id)
+    if len(node["class_type"]) > LONGEST_NAME:
+        raise InvalidWorkflowError(
+            f"{where} has a class_type of more than {LONGEST_NAME} characters.", node_id=node_id
+        )
     if not isinstance(node.get("inputs"), dict):
         # ComfyUI accepts this where no output needs the node, and its worker thread dies of it.
         raise InvalidWorkflowError(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.api.endpoint import Answer, Endpoint
-from agent.api.keys import ENGINE
+from agent.api.keys import ENGINE, RUNNER
 from agent.api.models import Status
 from agent.api.render import json_response
-from agent.errors import EngineUnavailable
+from agent.errors import EngineUnavailable, ShuttingDown
 from comfyui.engine import EngineState
 
 
@@ -18,7 +18,9 @@ async def alive(_request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """200 when the engine is up, else 503 with the reason."""
+    """200 when the engine is up and tasks are taken, else 503 with the reason."""
+    if request.app[RUNNER].is_stopping:
+        raise ShuttingDown
     engine = request.app[ENGINE]
     if engine.state is EngineState.READY:
         return json_response(

@@ -32,7 +32,8 @@ async def initialize(request: web.Request) -> web.Response:
         await engine.wait_ready(INITIALIZE_SECONDS)
     except EngineFailedError as exc:
         if engine.state is EngineState.FAILED:
-            raise EngineFailed(f"ComfyUI cannot be started: {exc}") from None
+            reason = str(exc).partition("\n")[0]
+            raise EngineFailed(f"ComfyUI cannot be started: {reason}") from None
     return json_response({"status": "ok", "engine": engine.state})
 
 

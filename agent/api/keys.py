@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from agent.runner import Runner
@@ -11,6 +13,8 @@ from comfyui.engine import Engine
 
 SETTINGS = web.AppKey("settings", Settings)
 API_KEYS = web.AppKey("api_keys", tuple[bytes, ...])
+#: Large bodies that are parsed at the same time; each costs several times its size.
+PARSING = web.AppKey("parsing", asyncio.Semaphore)
 ENGINE = web.AppKey("engine", Engine)
 BOARD = web.AppKey("board", TaskBoard)
 RUNNER = web.AppKey("runner", Runner)

@@ -40,7 +40,7 @@ async def render_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except AgentError as error:
-        return error_response(error, error.facts.get("task_id"))
+        return error_response(error)
     except web.HTTPMethodNotAllowed as exc:
         allowed = ", ".join(sorted(exc.allowed_methods))
         response = error_response(

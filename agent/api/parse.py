@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from agent.admission import RunRequest
-from agent.api.keys import SETTINGS
+from agent.api.keys import PARSING, SETTINGS
 from agent.api.models import RunOptions
 from agent.errors import (
     BodyTooLarge,
@@ -20,9 +20,10 @@ from agent.errors import (
     InvalidOptions,
     InvalidTaskId,
     InvalidWorkflow,
+    WorkflowTooLarge,
 )
 from comfyui.errors import InvalidWorkflowError
-from comfyui.workflow import Workflow
+from comfyui.workflow import LONGEST_NAME, Workflow
 
 #: A body up to this size is parsed on the event loop; a larger one in a thread.
 INLINE_BYTES = 64 * 1024
@@ -35,13 +36,16 @@ TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
 
 async def read_run_request(request: web.Request) -> RunRequest:
     """Parse the body of a run. Raises BodyTooLarge, InvalidJson, InvalidWorkflow, InvalidOptions."""
-    return await parse_run_request(await _read_body(request))
+    return await parse_run_request(request.app, await _read_body(request))
 
 
-async def parse_run_request(body: bytes) -> RunRequest:
+async def parse_run_request(app: web.Application, body: bytes) -> RunRequest:
+    """As `read_run_request`, for a body that is here already. Raises WorkflowTooLarge, and those for its content."""
+    max_nodes = app[SETTINGS].max_nodes
     if len(body) <= INLINE_BYTES:
-        return _parse(body)
-    return await asyncio.to_thread(_parse, body)
+        return parse_body(body, max_nodes)
+    async with app[PARSING]:
+        return await asyncio.to_thread(parse_body, body, max_nodes)
 
 
 def find_task_id(request: web.Request) -> str | None:
@@ -83,12 +87,16 @@ async def _read_body(request: web.Request) -> bytes:
         raise too_large from None
 
 
-def _parse(body: bytes) -> RunRequest:
+def parse_body(body: bytes, max_nodes: int) -> RunRequest:
     try:
         data = from_json(body, allow_inf_nan=False)
     except ValueError as exc:
         raise InvalidJson(f"The body is not JSON: {exc}. Send the workflow as application/json.") from None
     graph, options = _split(data)
+    if isinstance(graph, dict) and len(graph) > max_nodes:
+        raise WorkflowTooLarge(
+            f"The workflow has {len(graph)} nodes, more than {max_nodes}.", limit=max_nodes
+        )
     try:
         workflow = Workflow.parse(graph)
         digest = workflow.digest(options.partial_execution_targets)
@@ -107,7 +115,7 @@ def _split(data: Any) -> tuple[Any, RunOptions]:
         return data["prompt"], RunOptions.model_validate(options)
     except ValidationError as exc:
         found = exc.errors()[0]
-        name = ".".join(str(part) for part in found["loc"])
+        name = ".".join(str(part) for part in found["loc"])[:LONGEST_NAME]
         what = "unknown option" if found["type"] == "extra_forbidden" else found["msg"]
         raise InvalidOptions(f'Option "{name}" beside the workflow: {what}.', option=name) from None
 

@@ -23,6 +23,7 @@ def json_response(data: Any, *, status: int = 200, headers: dict[str, str] | Non
 
 def error_response(error: AgentError, task_id: str | None = None) -> web.Response:
     """The one form of every error answer."""
+    task_id = task_id or error.task_id or error.facts.get("task_id")
     headers = {"task-id": task_id} if task_id else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)

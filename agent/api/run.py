@@ -71,7 +71,7 @@ def _may_be_polled(request: web.Request, task_id: str | None) -> bool:
 
 
 def _failure(request: web.Request, error: AgentError, task_id: str | None) -> web.Response:
-    response = error_response(error, task_id or error.facts.get("task_id"))
+    response = error_response(error, task_id)
     if error.transient and request.app[SETTINGS].behind_gateway:
         response.headers.update(DELIVER_AGAIN)
     return response

@@ -14,6 +14,7 @@ from agent.api.endpoint import TASK_ID_HEADER, Answer, Endpoint
 from agent.api.keys import RUNNER, SETTINGS
 from agent.api.parse import find_task_id, parse_run_request
 from agent.api.render import progress_map, result_body
+from agent.api.slow import SlowReader, cut_off, reading_limit
 from agent.errors import AgentError, InternalError, InvalidWorkflow
 from agent.tasks.record import TaskRecord
 
@@ -35,17 +36,21 @@ async def run_socket(request: web.Request) -> web.WebSocketResponse:
     The client's first message is the workflow. Its `{"type": "close"}`, or its going away, cancels the run.
     """
     task_id = find_task_id(request) or new_task_id()
-    socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=request.app[SETTINGS].max_body_bytes)
+    limit = request.app[SETTINGS].max_body_bytes
+    socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=limit, compress=False)
     socket.headers["task-id"] = task_id
     await socket.prepare(request)
-    with suppress(ConnectionError):
+    with suppress(ConnectionError, SlowReader):
         try:
             message = await socket.receive(timeout=FIRST_MESSAGE_SECONDS)
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 body = message.data.encode() if message.type is WSMsgType.TEXT else message.data
-                await _run(request, socket, await parse_run_request(body), task_id)
+                await _run(request, socket, await parse_run_request(request.app, body), task_id)
         except AgentError as error:
             await _send(socket, "error", to_json(error.to_body(task_id)))
+        except SlowReader:
+            cut_off(request)
+            raise
         except TimeoutError:
             late = InvalidWorkflow("No workflow came. Send it as the first message.")
             await _send(socket, "error", to_json(late.to_body(task_id)))
@@ -85,8 +90,9 @@ async def _until_left(socket: web.WebSocketResponse) -> None:
 
 
 async def _send(socket: web.WebSocketResponse, kind: str, data: bytes) -> None:
-    """Send `{"type": kind, "data": data}`; `data` is JSON already, and may be large."""
-    await socket.send_str((b'{"type":"%s","data":%s}' % (kind.encode(), data)).decode())
+    """Send `{"type": kind, "data": data}`; `data` is JSON already, and may be large. Raises SlowReader."""
+    async with reading_limit():
+        await socket.send_frame(b'{"type":"%s","data":%s}' % (kind.encode(), data), WSMsgType.TEXT)
 
 
 ENDPOINTS = [

@@ -15,11 +15,15 @@ from agent.api.keys import BOARD, RUNNER
 from agent.api.models import QueueView, TaskPage
 from agent.api.parse import check_task_id
 from agent.api.render import json_response, render_task
+from agent.api.slow import SlowReader, cut_off, reading_limit
 from agent.errors import InvalidQuery, OutputNotFound
 from agent.tasks.record import State, TaskRecord
 
 #: A comment line this often keeps boxes on the way from dropping a silent stream.
 HEARTBEAT_SECONDS = 20
+
+#: Least time between two events of one stream.
+EVENT_SECONDS = 0.1
 
 LARGEST_PAGE = 200
 
@@ -66,7 +70,10 @@ async def stream_task(request: web.Request) -> web.StreamResponse:
             }
         )
         await response.prepare(request)
-        await _write_events(response, first, records)
+        try:
+            await _write_events(response, first, records)
+        except SlowReader:
+            cut_off(request)
     return response
 
 
@@ -96,19 +103,25 @@ async def _write_events(
 ) -> None:
     """Write `record` and what follows; a comment line whenever nothing comes for a while."""
     while True:
-        await response.write(b"data: %s\n\n" % to_json(render_task(record)))
+        await _write(response, b"data: %s\n\n" % to_json(render_task(record)))
         if record.state.is_final:
             return
+        await asyncio.sleep(EVENT_SECONDS)  # what changes meanwhile comes in one event
         upcoming = asyncio.ensure_future(anext(records))
         try:
             while not (await asyncio.wait((upcoming,), timeout=HEARTBEAT_SECONDS))[0]:
-                await response.write(b": still here\n\n")
+                await _write(response, b": still here\n\n")
             record = upcoming.result()
         except StopAsyncIteration:
             return
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with reading_limit():
+        await response.write(data)
 
 
 def _id(request: web.Request) -> str:
@@ -126,7 +139,7 @@ def _state(request: web.Request) -> State | None:
 
 def _limit(request: web.Request) -> int:
     given = request.query.get("limit", "50")
-    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= LARGEST_PAGE):
+    if not (given.isascii() and given.isdigit() and len(given) <= 3 and 1 <= int(given) <= LARGEST_PAGE):
         raise InvalidQuery(f"limit is a number from 1 to {LARGEST_PAGE}.", parameter="limit")
     return int(given)
 

@@ -27,8 +27,11 @@ LONGEST_NAME = 1024
 #: Below this a check is done before a thread has started.
 INLINE_BYTES = 32 * 1024
 
-#: Inputs of all tasks that are in memory at the same time.
-PARALLEL_INPUTS = 16
+#: Inputs of all tasks that are fetched, checked and handed over at the same time.
+PARALLEL_INPUTS = 8
+
+#: Files of all tasks that wait in memory for the engine to start.
+PARALLEL_PREFETCHES = 8
 
 #: Names of uploaded files to remember; a forgotten one is uploaded again, which ComfyUI notices and skips.
 REMEMBERED_UPLOADS = 10_000
@@ -40,23 +43,42 @@ WANTED = "Send an http(s) URL, a data URI, base64, or the name of a file in Comf
 
 
 class Prefetch:
-    """Downloads that were begun early. Close it when the task needs them no more."""
+    """Downloads that were begun early. `gate` bounds those of all tasks; one that it has not let through when the file
+    is needed was not begun. Close it when the task needs them no more."""
 
-    def __init__(self, fetcher: Fetcher, workflow: Workflow | None = None) -> None:
-        self._fetcher = fetcher
-        self._begun: dict[str, asyncio.Task[Fetched]] = {}
-        for url in _likely_urls(workflow) if workflow else ():
-            self._begun[url] = asyncio.create_task(fetcher.fetch(url))
+    def __init__(self, fetcher: Fetcher, gate: asyncio.Semaphore, workflow: Workflow) -> None:
+        self._fetcher, self._gate = fetcher, gate
+        self._through: set[str] = set()
+        self._begun = {url: asyncio.create_task(self._download(url)) for url in _likely_urls(workflow)}
 
     async def fetch(self, url: str) -> Fetched:
         """The file at `url`, from the download under way if there is one. Raises as `Fetcher.fetch`."""
         begun = self._begun.pop(url, None)
-        return await (begun if begun is not None else self._fetcher.fetch(url))
+        if begun is None or url not in self._through:
+            if begun is not None:
+                await _cancel(begun)
+            return await self._fetcher.fetch(url)
+        try:
+            return await begun
+        finally:
+            self._let_out(url)
 
     async def aclose(self) -> None:
         for task in self._begun.values():
-            task.cancel()
-        await asyncio.gather(*self._begun.values(), return_exceptions=True)
+            await _cancel(task)
+        for url in tuple(self._through):
+            self._let_out(url)
+
+    async def _download(self, url: str) -> Fetched:
+        """Holds its place at the gate until the file is handed over: it is in memory as long."""
+        await self._gate.acquire()
+        self._through.add(url)
+        return await self._fetcher.fetch(url)
+
+    def _let_out(self, url: str) -> None:
+        if url in self._through:
+            self._through.remove(url)
+            self._gate.release()
 
 
 class InputResolver:
@@ -67,10 +89,11 @@ class InputResolver:
         self._uploaded: dict[str, str] = {}
         self._uploading: dict[str, asyncio.Lock] = {}
         self._gate = asyncio.Semaphore(PARALLEL_INPUTS)
+        self._prefetch_gate = asyncio.Semaphore(PARALLEL_PREFETCHES)
 
     def prefetch(self, workflow: Workflow) -> Prefetch:
         """Begin to download what must be media, while the engine that could say for certain still starts."""
-        return Prefetch(self._fetcher, workflow)
+        return Prefetch(self._fetcher, self._prefetch_gate, workflow)
 
     def forget_uploads(self) -> None:
         """The engine was started anew and may have lost its input folder."""
@@ -87,7 +110,7 @@ class InputResolver:
         for item in catalog.media_inputs(workflow):
             if not isinstance(item.value, str) or not item.value:
                 raise _at(InvalidInput(f"{_say(item, workflow)} names no file. {WANTED}"), item, workflow)
-            if item.value not in item.known:
+            if not item.is_known:
                 wanted.setdefault((item.kind, item.value), []).append(item)
 
         async def settle(kind: str, value: str, items: list[MediaInput]) -> None:
@@ -166,6 +189,11 @@ def parse_file_name(value: str) -> FileRef | None:
         return None
     subfolder, _, filename = match["path"].rpartition("/")
     return FileRef(filename, subfolder, match["type"] or "input") if filename else None
+
+
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _in_thread(function: Any, *arguments: Any, size: int) -> Any:

@@ -39,7 +39,9 @@ class TaskBoard:
             async with aclosing(live.follow()) as records:
                 async for record in records:
                     yield record
-            return
+            if live.record.state.is_final:
+                return
+            # Another instance has taken it over, or it was put back.
         is_known = False
         async with aclosing(self.store.watch(task_id)) as changes:
             async for stored in changes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from itertools import chain, repeat
 from typing import Any
 
@@ -55,6 +56,7 @@ class LiveTask:
         self._changed = asyncio.Event()
         self._done = asyncio.Event()
         self._is_closing = False
+        self._hurry = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         if claim is not None:
             self._writer = asyncio.create_task(self._write_on(claim, record), name=f"writer {record.id}")
@@ -101,6 +103,15 @@ class LiveTask:
         timings = self._base.timings
         self.update(timings={**timings, stage: round(timings.get(stage, 0) + seconds, 4)})
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end is decided, though not yet stored."""
+        return self.verdict is not None or self._is_closing
+
+    def hurry(self) -> None:
+        """Do not wait for a store that is away: the process is about to end, and callers shall have their result."""
+        self._hurry.set()
+
     def stop(self, verdict: AgentError) -> None:
         """End the work early; the task ends with this error. The first verdict counts, and one that comes when
         the task has just ended does not."""
@@ -143,7 +154,12 @@ class LiveTask:
                 if time.monotonic() + pause > deadline:
                     log.error("task.not_stored", task_id=self.id, reason=error.detail)
                     break
-            await asyncio.sleep(pause)
+            if self._hurry.is_set():
+                log.error("task.not_stored", task_id=self.id, reason="the instance is being stopped")
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
         self._base, self._progress = final, None
         self.finish()
 

@@ -58,7 +58,8 @@ class _Shelf(dict[_Key, _Value], Generic[_Key, _Value]):
 
 
 class MemoryStore(TaskStore):
-    """Keeps records, not copies; of outputs at most `max_output_bytes`, the latest ones.
+    """Keeps records, not copies: at most about `max_tasks`, the latest ones that are over, beside those that are not;
+    and of outputs at most `max_output_bytes`, the latest ones.
 
     `clock` gives seconds and never goes back; leases and expiry go by it, while `reread_seconds`, how long an expired
     lease or record may escape a watcher, is real time. No background task: whatever has expired is freed at the next
@@ -73,7 +74,9 @@ class MemoryStore(TaskStore):
         clock: Callable[[], float] = time.monotonic,
         reread_seconds: float = 12,
         max_output_bytes: int = 256 * 2**20,
+        max_tasks: int = 1000,
     ) -> None:
+        self._max_tasks = max_tasks
         self._max_output_bytes, self._output_bytes = max_output_bytes, 0
         self._record_ttl = record_ttl_seconds
         self._output_ttl = output_ttl_seconds
@@ -114,6 +117,7 @@ class MemoryStore(TaskStore):
         fence = expected_fence + 1
         task = _Task(record, fence, owner, now + lease_seconds, now + self._record_ttl)
         self._tasks.renew(record.id, task)
+        self._forget_oldest()
         self._publish(record.id)
         return Claim(record.id, fence, owner)
 
@@ -184,6 +188,13 @@ class MemoryStore(TaskStore):
         self._enter()
         output = self._outputs.get((task_id, attempt, index))
         return output.data if output else None
+
+    def _forget_oldest(self) -> None:
+        """Make room by one task: the oldest that is over."""
+        if len(self._tasks) > self._max_tasks:
+            over = (task_id for task_id, task in self._tasks.items() if task.record.state.is_final)
+            if (oldest := next(over, None)) is not None:
+                del self._tasks[oldest]
 
     def _enter(self) -> float:
         """Begin a call: refuse it after close, free what has expired, and say what time it is."""

@@ -23,7 +23,7 @@ class ClaimLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to write a task. The fence counts the takes of the task, from 1; it is the attempt's number."""
+    """The right to write a task. The fence counts the takes of the task, from 1; outputs are kept under it."""
 
     task_id: str
     fence: int

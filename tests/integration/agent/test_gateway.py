@@ -81,7 +81,7 @@ async def test_refusal_because_the_queue_is_full_asks_for_redelivery_and_that_ru
 async def test_failure_that_may_pass_asks_for_redelivery_and_that_runs(
     make_agent: MakeAgent,
 ) -> None:
-    agent = await make_agent(invocation="gateway", engine=[], max_attempts=2)
+    agent = await make_agent(invocation="gateway", engine=[], max_attempts=3)
     await agent.engine.fault("oom@node=1,times=2")
     graph = graphs.painted(graphs.GREEN)
     answer = await agent.submit(graph, "oom")

@@ -10,14 +10,16 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.api.parse import INLINE_BYTES, check_task_id, find_task_id, parse_run_request
+from agent.api.parse import INLINE_BYTES, check_task_id, find_task_id, parse_body
 from agent.errors import AgentError, InvalidJson, InvalidOptions, InvalidTaskId, InvalidWorkflow
+
+MAX_NODES = 100
 
 GRAPH: dict[str, Any] = {"1": {"class_type": "EmptyImage", "inputs": {"width": 8}}}
 
 
 async def parse(data: Any) -> Any:
-    return await parse_run_request(data if isinstance(data, bytes) else json.dumps(data).encode())
+    return parse_body(data if isinstance(data, bytes) else json.dumps(data).encode(), MAX_NODES)
 
 
 async def refusal(data: Any) -> AgentError:
@@ -243,7 +245,7 @@ JSON = st.recursive(
 @given(JSON.map(lambda data: json.dumps(data).encode()) | st.binary(max_size=40))
 async def test_no_body_raises_anything_but_our_errors(body: bytes) -> None:
     try:
-        request = await parse_run_request(body)
+        request = parse_body(body, MAX_NODES)
     except AgentError as error:
         assert error.status == 400  # noqa: PT017 - either outcome is right
         return

@@ -54,9 +54,19 @@ def test_known_names_come_from_the_old_and_from_the_v3_form() -> None:
         "Null": {"input": {"optional": {"image": ["COMBO", {"image_upload": True, "options": None}]}}},
         "Odd": {"input": {"optional": {"image": [["a", 1, None], {"image_upload": True}]}}},
     }
-    inputs = {"image": "x", "file": "x"}
-    found = Catalog(spec).media_inputs(workflow(*((name, inputs) for name in spec)))
-    assert [m.known for m in found] == [{"a.png", "b.png"}, {"c.mp4"}, set(), set(), {"a"}]
+    known = {"Old": "b.png", "V3": "c.mp4", "Odd": "a"}
+    values = [
+        ("Old", "b.png"),
+        ("V3", "c.mp4"),
+        ("Remote", "x"),
+        ("Null", "x"),
+        ("Odd", "a"),
+        ("Old", "c.mp4"),
+    ]
+    nodes = workflow(*((name, {"image": value, "file": value}) for name, value in values))
+    assert [m.is_known for m in Catalog(spec).media_inputs(nodes)] == [
+        known.get(name) == value for name, value in values
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +81,7 @@ def test_known_names_come_from_the_old_and_from_the_v3_form() -> None:
 )
 def test_each_upload_flag_means_a_kind_of_file(flag: str, kind: str) -> None:
     (found,) = made(x=[["a"], {flag: True}]).media_inputs(workflow(("Custom", {"x": "v"})))
-    assert found == MediaInput("1", "x", kind, "v", frozenset({"a"}))
+    assert found == MediaInput("1", "x", kind, "v", is_known=False)
 
 
 @pytest.mark.parametrize("value", [["1", 0], ["9", 1], []])

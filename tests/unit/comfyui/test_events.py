@@ -289,3 +289,16 @@ def test_no_json_message_raises_and_what_counts_is_of_the_right_type(envelope: A
 @example('{"type": "\\ud800", "data": {}}')
 def test_no_text_and_no_bytes_raise(message: str | bytes) -> None:
     assert isinstance(parse(message), Event)
+
+
+def test_a_name_that_is_not_utf8_spoils_nothing_but_itself() -> None:
+    """Python writes such a file name with a lone surrogate, which the quick parser refuses with the whole message."""
+    data = {
+        "prompt_id": "p",
+        "node": "1",
+        "output": {"images": [{"filename": "caf\udce9.png"}], "\udcb0": []},
+    }
+    event = parse(json.dumps({"type": "executed", "data": data}))
+    assert event == NodeExecuted("p", "1", "1", {"images": [{"filename": "caf\ufffd.png"}], "\ufffd": []})
+    emoji = parse(json.dumps({"type": "executed", "data": data | {"output": {"text": ["\U0001f600\udc80"]}}}))
+    assert emoji == NodeExecuted("p", "1", "1", {"text": ["\U0001f600\ufffd"]})
