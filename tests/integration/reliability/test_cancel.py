@@ -148,15 +148,19 @@ async def test_task_over_its_time_ends_as_timeout_and_frees_the_engine(make_agen
     assert color_of((await agent.run(slow(3, color=color))).results("3")[0]) == rgb(color)
 
 
-async def test_task_of_a_dead_instance_can_be_cancelled(make_agent: MakeAgent, pair: Pair) -> None:
+async def test_task_that_was_seen_as_failed_stays_failed_when_it_is_cancelled(
+    make_agent: MakeAgent, pair: Pair
+) -> None:
     second, _ = pair
     first = await make_agent(**second.fleet)
     await first.begin(slow(500), "orphan")
     await first.running("orphan")
     await first.kill()
-    await second.until("orphan", lambda r: r["state"] == "failed", 4)
-    assert (await second.cancel("orphan")).ok()["state"] == "cancelled"
-    assert (await second.task("orphan"))["error"]["code"] == "TaskCancelled"
+    seen = await second.until("orphan", lambda r: r["state"] == "failed", 4)
+    assert seen["error"]["code"] == "InstanceLost"
+    assert (await second.cancel("orphan")).ok()["state"] == "failed"
+    kept = await second.task("orphan")
+    assert (kept["state"], kept["error"]["code"]) == ("failed", "InstanceLost")
 
 
 async def test_cancel_of_an_instance_that_is_frozen_answers_in_bounded_time(
