@@ -296,16 +296,21 @@ class Runner:
     async def _attend(self, live: LiveTask, show: Show | None) -> TaskRecord:
         """Wait for a task of ours. Whoever leaves last takes it with him, unless it runs in the background."""
         live.waiters += 1
-        shower = asyncio.create_task(_show_all(live.follow(), show)) if show else None
+        waiting = [asyncio.create_task(live.wait())]
+        if show is not None:
+            waiting.append(asyncio.create_task(_show_all(live.follow(), show)))
         try:
-            return await live.wait()
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not live.is_done:
+                await waiting[-1]  # before the task's end it ends only by an error of `show`
+            return live.record
         finally:
             live.waiters -= 1
             if live.waiters == 0 and not live.is_background:
                 live.stop(CallerGone())
-            if shower is not None:
-                shower.cancel()
-                await asyncio.gather(shower, return_exceptions=True)
+            for wait in waiting:
+                wait.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _watch(self, task_id: str, show: Show | None) -> TaskRecord:
         """Wait for another instance's task: its final record, or the last one if its lease ran out.

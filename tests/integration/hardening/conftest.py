@@ -1,0 +1,85 @@
+"""Agents in this process, so that a test can look into them; what stands around them may lie, stall or go away."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from agent.api.keys import BOARD
+from agent.tasks.board import TaskBoard
+from agent.tasks.record import Attempt, TaskRecord
+from agent.tasks.redis import RedisStore
+from agent.tasks.store import Claim
+from comfyui.workflow import Workflow
+from tests.integration.agent.conftest import agent, make_agent, media, real_agent, simulated_agent
+from tests.integration.agent.graphs import Graph
+from tests.integration.agent.service import Agent
+from tests.redis_server import RedisServer
+
+__all__ = ["agent", "make_agent", "media", "real_agent", "simulated_agent"]
+
+#: Short enough to wait for several of them.
+LEASE_SECONDS = 0.5
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One event loop for this folder, so that its tests can share agents."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and inspect.iscoroutinefunction(
+            getattr(item, "function", None)
+        ):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+def board_of(agent: Agent) -> TaskBoard:
+    return agent._runner.app[BOARD]
+
+
+@dataclass
+class Ghost:
+    """Another instance, as the store shows it: it can own tasks, and never does anything by itself."""
+
+    store: RedisStore
+    prefix: str
+
+    async def take(self, task_id: str, graph: Graph, lease_seconds: float, fence: int = 0) -> Claim:
+        record = TaskRecord(
+            id=task_id,
+            workflow_digest=Workflow.parse(graph).digest(None),
+            attempts=[Attempt(number=1, instance="ghost", started_at=1)],
+            created_at=1,
+        )
+        claim = await self.store.take(
+            record, expected_fence=fence, owner="ghost", lease_seconds=lease_seconds
+        )
+        assert isinstance(claim, Claim), claim
+        return claim
+
+    async def is_gone(self, task_id: str) -> bool:
+        stored = await self.store.read(task_id)
+        return stored is not None and stored.owner is None
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def ghost(private_redis: RedisServer, redis_prefix: str) -> AsyncIterator[Ghost]:
+    store = RedisStore(
+        private_redis.url, prefix=redis_prefix, record_ttl_seconds=60, output_ttl_seconds=60
+    )
+    yield Ghost(store, redis_prefix)
+    await store.close()
+
+
+@pytest.fixture
+def fleet(private_redis: RedisServer, redis_prefix: str) -> dict[str, object]:
+    """Settings of an agent that shares its tasks with the ghost, on a Redis that the test may stop."""
+    return {
+        "redis_url": private_redis.url,
+        "redis_prefix": redis_prefix,
+        "redis_timeout_seconds": 0.5,
+        "lease_seconds": LEASE_SECONDS,
+    }
