@@ -33,9 +33,7 @@ async def test_files_fetched_before_the_engine_is_up_are_bounded_and_all_arrive(
     for number, color in enumerate(colors):
         media.answers[f"/{number}.png"] = answer("200 OK", png(color))
         graph[f"load{number}"] = graphs.node("LoadImage", image=media.url(f"/{number}.png"))
-        graph[f"save{number}"] = graphs.node(
-            "SaveImage", images=[f"load{number}", 0], filename_prefix="many"
-        )
+        graph[f"save{number}"] = graphs.node("SaveImage", images=[f"load{number}", 0], filename_prefix="many")
     agent = await make_agent(engine=["--startup-seconds", "1.5"], wait=False, fetch_allow=["127.0.0.1"])
     run = asyncio.create_task(agent.run(graph))
     most = 0
