@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.api.parse import INLINE_BYTES, check_task_id, find_task_id, parse_body
-from agent.errors import AgentError, InvalidJson, InvalidOptions, InvalidTaskId, InvalidWorkflow
+from agent.errors import (
+    AgentError,
+    InvalidJson,
+    InvalidOptions,
+    InvalidTaskId,
+    InvalidWorkflow,
+    WorkflowTooLarge,
+)
 
 MAX_NODES = 100
 
@@ -151,6 +158,15 @@ async def test_an_infinite_number_beside_the_inputs_is_refused_too() -> None:
     error = await refusal(b'{"7": {"class_type": "A", "inputs": {}, "_meta": {"pos": [1e400]}}}')
     assert isinstance(error, InvalidWorkflow)
     assert error.facts == {"node_id": "7"}
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"prompt": x}])
+async def test_nodes_are_counted_before_they_are_looked_at(wrap: Any) -> None:
+    most = {str(n): {"class_type": "A", "inputs": {}} for n in range(MAX_NODES)}
+    assert len((await parse(wrap(most))).workflow.nodes) == MAX_NODES
+    error = await refusal(wrap(most | {"one more": "no node at all"}))
+    assert isinstance(error, WorkflowTooLarge)
+    assert error.facts == {"limit": MAX_NODES}
 
 
 async def test_numbers_are_kept_exactly() -> None:

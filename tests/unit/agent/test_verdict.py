@@ -46,6 +46,8 @@ def failed(
         (Result.FAILED, failed("MemoryError"), "OutOfMemory", True),
         (Result.FAILED, failed("torch.AcceleratorError"), "GpuBroken", True),
         (Result.FAILED, failed("RuntimeError", "CUDA error: an illegal memory access"), "GpuBroken", True),
+        (Result.FAILED, failed("RuntimeError", "You wrote: CUDA error: x"), "NodeFailed", False),
+        (Result.FAILED, failed("ValueError", "CUDA error: x"), "NodeFailed", False),
         (Result.FAILED, failed("ValueError", "out of memory, says the node"), "NodeFailed", False),
         (Result.FAILED, failed("custom.MemoryError"), "NodeFailed", False),
     ],
