@@ -9,6 +9,7 @@ import pytest
 
 from agent.runner import PUT_BACK_SECONDS
 from agent.tasks.record import State
+from comfyui.execution import END_GRACE_SECONDS
 from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import events
@@ -114,20 +115,57 @@ async def test_shutdown_without_the_store_ends_in_time_and_the_caller_has_his_pi
     assert answer.headers["x-fc-status"] == "404", "it is kept nowhere: the platform must bring it again"
 
 
+class LatePrompts(TcpProxy):
+    """Holds back what asks for a prompt until `gate` is set, and delivers it also when its sender has left."""
+
+    def __init__(self, target_port: int) -> None:
+        super().__init__(target_port)
+        self.has_one, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def _pipe(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        caller: asyncio.StreamWriter,
+        *,
+        is_answer: bool = False,
+    ) -> None:
+        read = source.read
+
+        async def read_late(size: int) -> bytes:
+            chunk = await read(size)
+            if b"POST /prompt" in chunk:
+                self.has_one.set()
+                await self.gate.wait()
+            return chunk
+
+        if not is_answer:
+            source.read = read_late  # type: ignore[method-assign]
+        await super()._pipe(source, sink, caller, is_answer=is_answer)
+        if not is_answer:
+            await asyncio.sleep(0.2)  # the engine takes the bytes before the connection is reset
+
+
 async def test_cancel_while_the_prompt_is_on_its_way_leaves_nothing_in_the_engine(
     make_agent: MakeAgent, agent: Agent
 ) -> None:
-    async with TcpProxy(int(agent.engine.url.rpartition(":")[2])) as proxy:
+    async with LatePrompts(int(agent.engine.url.rpartition(":")[2])) as proxy:
         behind = await make_agent(comfyui_url=proxy.url)
-        assert (await behind.run(graphs.painted())).status == 200
-        proxy.stall()
         task_id = await behind.begin(graphs.stepping(steps=1000))
-        await asyncio.sleep(0.2)  # until the prompt is sent, which only the stalled engine could show
-        cancel = asyncio.create_task(behind.cancel(task_id))
-        await asyncio.sleep(0.2)  # the cancel ends the work while the prompt is still on its way
-        proxy.resume()
-        await cancel
-        assert (await behind.finished(task_id))["state"] == "cancelled"
-        await eventually(agent.engine.is_idle)
-        await asyncio.sleep(0.3)  # a prompt that comes late would show now
-        assert await agent.engine.is_idle()
+        async with asyncio.timeout(5):
+            await proxy.has_one.wait()
+        assert (await behind.cancel(task_id)).ok()["state"] == "cancelled"
+        await asyncio.sleep(
+            3 * END_GRACE_SECONDS
+        )  # by then who only asks the engine takes the prompt for lost
+        before, asked = await agent.engine.number(), 0
+        proxy.gate.set()
+
+        async def has_arrived() -> bool:
+            nonlocal asked
+            asked += 1
+            return await agent.engine.number() - before > asked
+
+        await eventually(has_arrived)
+        await eventually(agent.engine.is_idle, 3)
+    assert (await agent.run(graphs.painted())).status == 200
