@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,14 +130,6 @@ class Admission:
                 await self._store.write(taken, record)
         except (StoreUnavailable, ClaimLost) as exc:
             log.warning("task.rejection_not_stored", task_id=task_id, reason=str(exc))
-
-    async def watch(self, task_id: str) -> AsyncGenerator[TaskRecord, None]:
-        """Another instance's record now and after changes, up to a final one, or to one whose lease ran out."""
-        async with aclosing(self._store.watch(task_id)) as changes:
-            async for stored in changes:
-                yield stored.record
-                if stored.owner is None:
-                    return
 
     def _first_record(self, request: RunRequest, task_id: str) -> TaskRecord:
         now = time.time()

@@ -37,7 +37,7 @@ from agent.tasks.record import State
 from agent.verdict import blocked_warning, failure_of, rejection_of, warnings_of
 from comfyui.catalog import Catalog
 from comfyui.client import Client
-from comfyui.engine import Engine
+from comfyui.engine import Engine, EngineState
 from comfyui.errors import ComfyUIError, EngineFailedError, EngineUnreachableError, PromptRejectedError
 from comfyui.events import PromptFailed, PromptStarted
 from comfyui.execution import Ended, Execution
@@ -213,15 +213,17 @@ class Executor:
             progress.replace_outputs(history)
 
     async def _abandon(self, execution: Execution, generation: int) -> None:
+        """Get the prompt out of the engine; one that is gone took the prompt along."""
         try:
-            async with asyncio.timeout(ABANDON_SECONDS):
-                await self._unless_gone(generation, execution.stop())
+            if self._engine.state is EngineState.READY and self._engine.generation == generation:
+                async with asyncio.timeout(ABANDON_SECONDS):
+                    await self._unless_gone(generation, execution.stop())
+                await self._forget(execution)
         except (AgentError, TimeoutError) as exc:
             log.info("prompt.abandoned", prompt_id=execution.prompt_id, reason=str(exc) or "it goes on")
         finally:
             self._slots.release()
             await execution.close()
-        await self._forget(execution)
 
     async def _forget(self, execution: Execution) -> None:
         """History entries hold whole graphs, and ComfyUI keeps ten thousand of them."""

@@ -11,10 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import structlog
@@ -29,7 +26,6 @@ from agent.errors import (
     GpuBroken,
     InstanceLost,
     InternalError,
-    NodeNotAllowed,
     OutOfMemory,
     OutputCorrupt,
     OutputMissing,
@@ -43,12 +39,14 @@ from agent.errors import (
     TaskTimeout,
 )
 from agent.executor import Executor
+from agent.leases import Leases
+from agent.policy import check_policy
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard, close_attempt
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
 from agent.tasks.store import ClaimLost
-from comfyui.workflow import Workflow
+from agent.watching import Show, show_all, watch_to_end
 
 log = structlog.get_logger(__name__)
 
@@ -85,12 +83,6 @@ PUT_BACK_SECONDS = 10
 #: Log services take lines of 32 KB.
 LOGGED_DETAIL = 2000
 
-#: Pause before listening for cancels again after the store was lost.
-RELISTEN_SECONDS = 1
-
-
-Show = Callable[[TaskRecord], Awaitable[None]]
-
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -109,13 +101,13 @@ class Runner:
         self._settings, self._board, self._executor = settings, board, executor
         self._live, self._store = board.live, board.store
         self._admission = Admission(settings, board, self.instance)
-        self._loops: list[asyncio.Task[None]] = []
+        self._leases = Leases(self._store, self._live, self.instance, settings.lease_seconds)
         self._is_stopping = False
         self._drain: asyncio.Task[None] | None = None
         self._claiming = 0  # tasks between the check for room and their place among the live ones
 
     async def start(self) -> None:
-        self._loops = [asyncio.create_task(self._beat()), asyncio.create_task(self._hear_cancels())]
+        self._leases.start()
 
     async def drain(self) -> None:
         """Take no more tasks, let running ones finish within the limit, put the others back. The second call waits
@@ -136,9 +128,7 @@ class Runner:
     async def stop(self) -> None:
         """Drain, then end everything that was started."""
         await self.drain()
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._leases.stop()
         await self._executor.stop()
 
     async def run(
@@ -244,7 +234,7 @@ class Runner:
                 if task_id and (known := await self._admission.find(request, task_id)):
                     return known
                 raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
-            self._check_policy(request.workflow)
+            check_policy(request.workflow, allow=self._settings.nodes_allow, deny=self._settings.nodes_deny)
             self._claiming += 1
             claiming = asyncio.create_task(
                 self._claim(request, task_id, is_background=is_background, must_keep=must_keep)
@@ -275,18 +265,6 @@ class Runner:
             self._begin(admitted, request)
         return admitted
 
-    def _check_policy(self, workflow: Workflow) -> None:
-        allow, deny = self._settings.nodes_allow, self._settings.nodes_deny
-        for node in workflow.nodes.values():
-            is_allowed = not allow or any(fnmatchcase(node.class_type, pattern) for pattern in allow)
-            if not is_allowed or any(fnmatchcase(node.class_type, pattern) for pattern in deny):
-                raise NodeNotAllowed(
-                    f'This server does not run nodes of class "{node.class_type}" (node "{node.id}").',
-                    node_id=node.id,
-                    node_title=node.title,
-                    node_class=node.class_type,
-                )
-
     def _begin(self, live: LiveTask, request: RunRequest) -> None:
         self._live[live.id] = live
         live.work = asyncio.create_task(self._work(live, request), name=f"task {live.id}")
@@ -298,7 +276,7 @@ class Runner:
         live.waiters += 1
         waiting = [asyncio.create_task(live.wait())]
         if show is not None:
-            waiting.append(asyncio.create_task(_show_all(live.follow(), show)))
+            waiting.append(asyncio.create_task(show_all(live.follow(), show)))
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not live.is_done:
@@ -313,40 +291,14 @@ class Runner:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _watch(self, task_id: str, show: Show | None) -> TaskRecord:
-        """Wait for another instance's task: its final record, or the last one if its lease ran out.
-
-        Raises TaskTimeout, and StoreUnavailable when the store, which alone could tell, stays away.
-        """
-        watching = asyncio.create_task(_show_all(self._admission.watch(task_id), show))
-        missing = asyncio.create_task(self._store_missing())
-        try:
-            await asyncio.wait(
-                (watching, missing),
-                timeout=self._settings.task_timeout_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if watching.done():
-                return watching.result()
-            raise (
-                missing.result() if missing.done() else TaskTimeout(limit=self._settings.task_timeout_seconds)
-            )
-        finally:
-            watching.cancel()
-            missing.cancel()
-            await asyncio.gather(watching, missing, return_exceptions=True)
-
-    async def _store_missing(self) -> StoreUnavailable:
-        """Return when the store has not answered for longer than any lease lasts."""
-        failures = 0
-        while True:
-            await asyncio.sleep(self._settings.lease_seconds)
-            try:
-                await self._store.ping()
-                failures = 0
-            except StoreUnavailable as error:
-                failures += 1
-                if failures > 2:
-                    return error
+        """Wait for another instance's task: its final record, or the last one if its lease ran out."""
+        return await watch_to_end(
+            self._store,
+            task_id,
+            show,
+            timeout_seconds=self._settings.task_timeout_seconds,
+            lease_seconds=self._settings.lease_seconds,
+        )
 
     async def _work(self, live: LiveTask, request: RunRequest) -> None:
         """Take one task to its end, whatever happens."""
@@ -450,48 +402,15 @@ class Runner:
             if live.record.state is State.QUEUED and live.record.queue_position != ahead:
                 live.update(queue_position=ahead)
 
-    async def _beat(self) -> None:
-        """Extend the leases; notice tasks that were taken over, and cancels whose message was lost."""
-        while True:
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-            owned = [live for live in self._live.values() if live.claim]
-            for failure in await asyncio.gather(*map(self._extend, owned), return_exceptions=True):
-                if failure is not None:
-                    log.error("task.lease_not_extended", reason=repr(failure))
-
-    async def _extend(self, live: LiveTask) -> None:
-        assert live.claim is not None  # noqa: S101 - the caller looked
-        try:
-            if await self._store.extend(live.claim, self._settings.lease_seconds):
-                live.stop(TaskCancelled())
-        except ClaimLost:
-            log.warning("task.taken_over", task_id=live.id)
-            live.stop(TaskTakenOver())
-        except StoreUnavailable as error:
-            log.warning("task.lease_not_extended", task_id=live.id, reason=error.detail)
-
-    async def _hear_cancels(self) -> None:
-        while True:
-            try:
-                async with aclosing(self._store.cancels(self.instance)) as cancels:
-                    async for task_id in cancels:
-                        if live := self._live.get(task_id):
-                            live.stop(TaskCancelled())
-            except StoreUnavailable as error:
-                log.debug("cancels.not_heard", reason=error.detail)
-            except Exception:  # this loop must go on, whatever it meets
-                log.exception("cancels.not_heard")
-            await asyncio.sleep(RELISTEN_SECONDS)
-
     async def _wait_for_work(self, seconds: float) -> None:
         if work := [live.work for live in self._live.values() if live.work]:
             await asyncio.wait(work, timeout=seconds)
 
 
 def _is_ours_to_repeat(admitted: LiveTask | TaskRecord, record: TaskRecord) -> bool:
-    """Whether we joined another instance's run, and it ended only because its own caller left."""
-    joined = isinstance(admitted, TaskRecord) and not admitted.state.is_final
-    return joined and record.error is not None and record.error["code"] == CallerGone.code
+    """Whether a run that was under way ended only because another caller of it left: we are still here."""
+    was_over = isinstance(admitted, TaskRecord) and admitted.state.is_final
+    return not was_over and record.error is not None and record.error["code"] == CallerGone.code
 
 
 def _leave(claiming: asyncio.Task[LiveTask | TaskRecord]) -> None:
@@ -501,15 +420,3 @@ def _leave(claiming: asyncio.Task[LiveTask | TaskRecord]) -> None:
     admitted = claiming.result()
     if isinstance(admitted, LiveTask) and admitted.waiters == 0 and not admitted.is_background:
         admitted.stop(CallerGone())
-
-
-async def _show_all(records: AsyncGenerator[TaskRecord, None], show: Show | None) -> TaskRecord:
-    """Show each record; return the last one."""
-    last: TaskRecord | None = None
-    async with aclosing(records):
-        async for last in records:
-            if show is not None:
-                await show(last)
-    if last is None:
-        raise TaskNotFound
-    return last
