@@ -69,6 +69,7 @@ def build_store(settings: Settings) -> TaskStore:
             record_ttl_seconds=settings.task_ttl_seconds,
             output_ttl_seconds=settings.task_ttl_seconds,
             max_output_bytes=settings.memory_output_bytes,
+            reread_seconds=min(12, settings.lease_seconds),
         )
     from agent.tasks.redis import RedisStore  # noqa: PLC0415 - costs a tenth of a second where it is not needed
 

@@ -20,10 +20,10 @@ BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OWN_VARIABLES = ("AGENT_", "COMFYUI_", "REDIS_URL", "FC_")
 
 
-def commands_of(document: Path) -> list[str]:
-    """The shell blocks of a document, without those that need what no fresh machine has."""
+def blocks_of(document: Path, language: str) -> list[str]:
+    """The code blocks of a document in a language, without those that need what no fresh machine has."""
     blocks = BLOCK.findall(document.read_text())
-    return [text for language, flags, text in blocks if language == "bash" and "skip" not in flags]
+    return [text for found, flags, text in blocks if found == language and "skip" not in flags]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_readme_commands_work_as_a_newcomer_types_them(
     port = free_port()
     environment = clean_environment | {"AGENT_PORT": str(port), "COMFYUI_PORT": str(free_port())}
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
-    make, start, *calls = commands_of(README)
+    make, start, *calls = blocks_of(README, "bash")
     assert re.findall(r"^make (\w+)", make, re.MULTILINE) == ["demo", "test"]
     for target in ("demo", "test"):
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True, timeout=10)
@@ -56,6 +56,12 @@ def test_readme_commands_work_as_a_newcomer_types_them(
                     timeout=60,
                     capture_output=True,
                 )
+            for code in blocks_of(README, "python"):
+                argv = [sys.executable, "-c", code.replace("localhost:9000", f"127.0.0.1:{port}")]
+                ran = subprocess.run(
+                    argv, cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
+                )
+                assert ran.stdout == "(512, 512)\n"
         finally:
             service.terminate()
             service.wait(timeout=15)
