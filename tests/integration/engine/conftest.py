@@ -73,6 +73,8 @@ class Processes:
 
     def __init__(self):
         self.noted = set()
+        self.before = set()
+        self.before = set(self.children())
 
     def state(self, pid):
         """Return the kernel's letter ("Z" for a zombie), or None when there is no such process."""
@@ -85,9 +87,9 @@ class Processes:
         return self.state(pid) not in (None, "Z", "X")
 
     def children(self):
-        """Return pid -> state of all children of this process."""
-        pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        return {int(pid): self.state(pid) for pid in pids}
+        """Return pid -> state of the children of this process, without those of other tests' shared fixtures."""
+        pids = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+        return {pid: self.state(pid) for pid in pids if pid not in self.before}
 
     def kill(self, pid, number=signal.SIGKILL):
         self.noted.add(pid)
@@ -101,9 +103,8 @@ class Processes:
 @pytest.fixture
 def processes():
     found = Processes()
-    before = found.children().keys()
     yield found
-    left = found.children().keys() - before
+    left = found.children().keys()
     found.end_noted()
     assert not left, f"children left behind: {left}"
 

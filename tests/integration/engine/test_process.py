@@ -158,10 +158,12 @@ async def test_secrets_do_not_reach_the_child(launch_of, monkeypatch):
 
 async def test_nothing_is_left_of_many_children(launch_of, processes):
     launch = launch_of(script="print('hello')")
+    threads = set(threading.enumerate())
     await end_of(launch)
     files = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(10):
         await end_of(launch)
     assert len(list(Path("/proc/self/fd").iterdir())) == files
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("asyncio-waitpid")]
+    begun = set(threading.enumerate()) - threads
+    assert not [thread for thread in begun if thread.name.startswith("asyncio-waitpid")]
     assert "Z" not in processes.children().values()

@@ -77,8 +77,8 @@ async def test_pre_stop_drains_and_the_instance_takes_nothing_more(make_agent: M
     gateway = {"AGENT_INVOCATION": "gateway", "AGENT_CONCURRENCY": 1, "AGENT_SHUTDOWN_SECONDS": 1}
     first = await make_agent(**gateway, **second.fleet)
     running = asyncio.create_task(first.run(slow(25, color=RED), "runs"))
+    await first.running_later("runs")
     waiting = asyncio.create_task(first.run(slow(500, color=GREEN), "waits"))
-    await first.running("runs")
     await first.until("waits", lambda r: r["state"] == "queued")
     assert (await first.get("/pre-stop")).ok() == {"status": "ok"}
     assert color_of((await running).results("3")[0]) == rgb(RED)
