@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -104,6 +105,10 @@ def plan_engine(settings: Settings) -> tuple[str, Launch | None]:
             "engine.simulated", note="no COMFYUI_ROOT, COMFYUI_COMMAND or COMFYUI_URL: pictures are stand-ins"
         )
         argv = simulator_command(port, args)
+    if shutil.which("setpriv") is None:
+        log.warning(
+            "engine.untied", note="no setpriv (util-linux): an agent that is killed leaves its engine behind"
+        )
     address = listen_address(args, port)
     if address.moved_by:
         log.warning("engine.moved", flags=address.moved_by, url=address.url)

@@ -387,7 +387,8 @@ class Runner:
             log.warning("task.taken_over", task_id=live.id, too_late_for=state.value)
             live.finish()  # the record is the new owner's, and so is the result
             return
-        log.info(
+        say = log.warning if state is State.FAILED else log.info
+        say(
             "task.finished",
             state=state.value,
             error=error.code if error else None,

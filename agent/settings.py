@@ -61,15 +61,29 @@ LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
 ]
+
+
+def _split_keys(value: Any) -> Any:
+    keys = _split(value)
+    if value and not keys:
+        raise ValueError("there is no key in it, and without one the API would be open")
+    return keys
+
+
 WordList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
-SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)]
+SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split_keys)]
 
 
 class Settings(BaseSettings):
     """The names without a prefix (REDIS_URL, COMFYUI_*) are those that other software uses for the same thing."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AGENT_", frozen=True, extra="forbid", populate_by_name=True, env_ignore_empty=True
+        env_prefix="AGENT_",
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a container's contract
@@ -80,7 +94,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("AGENT_PORT", "FC_CUSTOM_LISTEN_PORT"),
         description="Port to listen on; without it FC_CUSTOM_LISTEN_PORT counts. 0 takes a free one.",
     )
-    role: Role = Field(Role.ALL, description="What this instance does: all, engine or front.")
+    role: Role = Field(
+        Role.ALL, description="What this instance does: all or engine; front is not built yet."
+    )
     invocation: Invocation = Field(
         Invocation.AUTO, description="Who answers 202 to asynchronous callers: auto, gateway or standalone."
     )
@@ -197,6 +213,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{' and '.join(n.upper() for n in named)} contradict each other: set one of them"
             )
+        if self.comfyui_url is None and self.port == self.comfyui_port:
+            raise ValueError("AGENT_PORT and COMFYUI_PORT are the same: each server needs a port of its own")
         if self.role is Role.FRONT:
             raise ValueError("AGENT_ROLE=front is not built yet; use all or engine")
         return self

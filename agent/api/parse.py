@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, PayloadEncodingError
 from pydantic import ValidationError
 from pydantic_core import from_json
 
@@ -18,6 +19,7 @@ from agent.errors import (
     BodyTooSlow,
     InvalidJson,
     InvalidOptions,
+    InvalidRequest,
     InvalidTaskId,
     InvalidWorkflow,
     WorkflowTooLarge,
@@ -85,6 +87,8 @@ async def _read_body(request: web.Request) -> bytes:
         raise BodyTooSlow from None
     except web.HTTPRequestEntityTooLarge:
         raise too_large from None
+    except (web.RequestPayloadError, HttpProcessingError, PayloadEncodingError):
+        raise InvalidRequest("The body is not what its Content-Encoding or its length says.") from None
 
 
 def parse_body(body: bytes, max_nodes: int) -> RunRequest:

@@ -111,3 +111,14 @@ async def _until(look: Any) -> Any:
     while not (found := await look()):
         await asyncio.sleep(0.01)  # nothing tells that the task has its place
     return found
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_body_that_is_not_what_its_encoding_says_is_the_callers_fault(
+    agent: Agent, encoding: str
+) -> None:
+    # The connection cannot be used again: nobody knows where such a body ends.
+    headers = {"Content-Encoding": encoding, "Connection": "close"}
+    answer = await agent.call("POST", "/api/run", data=b"notgzip", headers=headers)
+    answer.error(400, "InvalidRequest")
+    assert (await agent.run(graphs.painted())).status == 200

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -140,3 +142,17 @@ def test_what_libraries_log_has_the_same_form(lines: Lines) -> None:
         "some.library",
         "disk sda is full",
     )
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "| head -c 0"])
+def test_a_log_that_nobody_can_write_or_reads_stops_nothing(redirection: str) -> None:
+    code = (
+        "from agent.logs import configure_logs; from agent.settings import LogFormat; import structlog, sys, time;"
+        "configure_logs(LogFormat.JSON, 'info'); log = structlog.get_logger();"
+        "[(log.info('line', text='x' * 9000), time.sleep(0.002)) for _ in range(50)];"
+        "sys.stderr.write('done')"
+    )
+    shell = f'{sys.executable} -c "{code}" {redirection}'
+    ran = subprocess.run(["bash", "-c", shell], stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert "done" in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -149,7 +149,9 @@ def test_names_of_others_are_none_of_ours(load: Load, name: str) -> None:
         ("AGENT_MAX_BODY_BYTES", "0"),
         ("AGENT_TASK_TIMEOUT_SECONDS", "0"),
         ("AGENT_TASK_TIMEOUT_SECONDS", "nan"),
+        ("AGENT_TASK_TIMEOUT_SECONDS", "inf"),
         ("AGENT_LEASE_SECONDS", "-5"),
+        ("AGENT_API_KEYS", ","),
         ("AGENT_TASK_TTL_SECONDS", "1.5"),
         ("AGENT_LOG_LEVEL", "loud"),
         ("AGENT_LOG_FORMAT", "xml"),
@@ -251,3 +253,9 @@ class TestApiKeys:
 
     def test_without_any_the_api_is_open(self, load: Load) -> None:
         assert read_api_keys(load()) == ()
+
+
+def test_agent_and_engine_need_a_port_each(load: Load) -> None:
+    with pytest.raises(SettingsError, match="AGENT_PORT and COMFYUI_PORT are the same"):
+        load({"AGENT_PORT": "9001"})
+    assert load({"AGENT_PORT": "9001", "COMFYUI_URL": "http://127.0.0.1:8188"}).port == 9001
