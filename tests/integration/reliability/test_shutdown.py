@@ -63,8 +63,8 @@ async def test_sigterm_lets_running_tasks_finish_and_puts_the_others_back(
 async def test_sigterm_answers_open_requests_and_refuses_new_ones(make_agent: MakeAgent) -> None:
     agent = await make_agent(AGENT_SHUTDOWN_SECONDS=1.2)
     short = asyncio.create_task(agent.run(slow(30, color=BLUE), "short"))
-    long = asyncio.create_task(agent.run(slow(900), "long"))
     await agent.running("short")
+    long = asyncio.create_task(agent.run(slow(900), "long"))
     await agent.until("long", lambda r: r["state"] == "queued")
     agent.process.terminate()
     assert color_of((await short).results("3")[0]) == rgb(BLUE)
