@@ -164,6 +164,10 @@ async def test_nothing_is_left_of_many_children(launch_of, processes):
     for _ in range(10):
         await end_of(launch)
     assert len(list(Path("/proc/self/fd").iterdir())) == files
-    begun = set(threading.enumerate()) - threads
-    assert not [thread for thread in begun if thread.name.startswith("asyncio-waitpid")]
+    waiting = [
+        thread for thread in set(threading.enumerate()) - threads if thread.name.startswith("asyncio-waitpid")
+    ]
+    for thread in waiting:  # asyncio's own thread, which tells of the end just before it ends itself
+        thread.join(timeout=10)
+    assert not [thread for thread in waiting if thread.is_alive()]
     assert "Z" not in processes.children().values()
