@@ -138,6 +138,7 @@ class Admission:
             created_at=now,
             workflow_digest=request.digest,
             nodes=Progress(request.workflow).snapshot(),
+            deliver_until=now + self._settings.delivery_seconds if self._settings.behind_gateway else None,
             attempts=[Attempt(number=1, instance=self._instance, started_at=now)],
         )
 

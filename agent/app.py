@@ -51,9 +51,7 @@ def build_app(settings: Settings) -> web.Application:
     app[API_KEYS] = read_api_keys(settings)
     if not app[API_KEYS] and not settings.behind_gateway:
         log.warning("agent.open", note="no AGENT_API_KEYS: whoever reaches the port can run workflows")
-    app[BOARD] = TaskBoard(
-        build_store(settings), are_redelivered=settings.behind_gateway, max_attempts=settings.max_attempts
-    )
+    app[BOARD] = TaskBoard(build_store(settings), max_attempts=settings.max_attempts)
     table = [e for group in (run, socket, tasks, health, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.on_response_prepare.append(middleware.show_to_page)

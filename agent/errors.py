@@ -330,6 +330,13 @@ class InstanceLost(AgentError):
     transient = True
 
 
+class NotDelivered(AgentError):
+    """No instance took the task up in time. Send it again; AGENT_DELIVERY_SECONDS is how long is waited."""
+
+    status = 504
+    transient = True
+
+
 class TaskTimeout(AgentError):
     """The task took longer than it may. Raise AGENT_TASK_TIMEOUT_SECONDS if such tasks are meant to run here."""
 

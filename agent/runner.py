@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from agent.admission import Admission, RunRequest
+from agent.elsewhere import Elsewhere, Show, show_all
 from agent.errors import (
     AgentError,
     CallerGone,
@@ -24,7 +25,6 @@ from agent.errors import (
     EngineLostPrompt,
     EngineStalled,
     GpuBroken,
-    InstanceLost,
     InternalError,
     OutOfMemory,
     OutputCorrupt,
@@ -34,7 +34,6 @@ from agent.errors import (
     StoreUnavailable,
     TaskCancelled,
     TaskConflict,
-    TaskNotFound,
     TaskTakenOver,
     TaskTimeout,
 )
@@ -46,7 +45,6 @@ from agent.tasks.board import TaskBoard, close_attempt
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
 from agent.tasks.store import ClaimLost
-from agent.watching import Show, show_all, watch_to_end
 
 log = structlog.get_logger(__name__)
 
@@ -99,9 +97,10 @@ class Runner:
     def __init__(self, settings: Settings, board: TaskBoard, executor: Executor) -> None:
         self.instance = uuid.uuid4().hex[:12]
         self._settings, self._board, self._executor = settings, board, executor
-        self._live, self._store = board.live, board.store
+        self._live = board.live
         self._admission = Admission(settings, board, self.instance)
-        self._leases = Leases(self._store, self._live, self.instance, settings.lease_seconds)
+        self._elsewhere = Elsewhere(settings, board, self._admission)
+        self._leases = Leases(board.store, self._live, self.instance, settings.lease_seconds)
         self._is_stopping = False
         self._drain: asyncio.Task[None] | None = None
         self._claiming = 0  # tasks between the check for room and their place among the live ones
@@ -152,7 +151,7 @@ class Runner:
                 record = await self._attend(admitted, show)
                 outputs, is_kept = admitted.outputs, admitted.is_kept
             else:
-                record = await self._watch(task_id, show)
+                record = await self._elsewhere.watch(task_id, show)
                 outputs = await self._board.outputs(task_id) if record.state is State.SUCCEEDED else []
                 is_kept = True
             if record.state.is_final and not _is_ours_to_repeat(admitted, record):
@@ -178,21 +177,9 @@ class Runner:
                     if record.state.is_final:
                         return record
                     # Another instance has taken it over.
-                return await self._cancel_elsewhere(task_id)
+                return await self._elsewhere.cancel(task_id)
         except TimeoutError:
             return await self._board.get(task_id)
-
-    async def _cancel_elsewhere(self, task_id: str) -> TaskRecord:
-        stored = await self._store.request_cancel(task_id)
-        if stored is None:
-            raise TaskNotFound(task_id=task_id)
-        if stored.record.state.is_final:
-            return stored.record
-        if stored.owner is not None:
-            return await self._watch(task_id, None)
-        # Nobody runs it. Where nobody will, it has been seen as failed, and what is over stays as it was.
-        is_over = self._board.as_seen(stored).state.is_final
-        return await self._admission.end_orphan(stored, InstanceLost() if is_over else TaskCancelled())
 
     async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
         """Write a refusal under its task-id, for callers who can only learn of it by polling. `request` is None
@@ -289,16 +276,6 @@ class Runner:
             for wait in waiting:
                 wait.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-
-    async def _watch(self, task_id: str, show: Show | None) -> TaskRecord:
-        """Wait for another instance's task: its final record, or the last one if its lease ran out."""
-        return await watch_to_end(
-            self._store,
-            task_id,
-            show,
-            timeout_seconds=self._settings.task_timeout_seconds,
-            lease_seconds=self._settings.lease_seconds,
-        )
 
     async def _work(self, live: LiveTask, request: RunRequest) -> None:
         """Take one task to its end, whatever happens."""

@@ -140,6 +140,11 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         30, gt=0, description="A task whose instance is silent for this long is lost."
     )
+    delivery_seconds: float = Field(
+        86_400,
+        gt=0,
+        description="How long a platform that queues requests may go on delivering one; later it counts as lost.",
+    )
     max_attempts: int = Field(3, ge=1, description="How often a task is tried before it fails for good.")
     engine_start_seconds: float = Field(600, gt=0, description="How long ComfyUI may take to become ready.")
     engine_silence_seconds: float = Field(

@@ -7,22 +7,19 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from agent.errors import InstanceLost, OutputNotFound, TaskNotFound
+from agent.errors import InstanceLost, NotDelivered, OutputNotFound, TaskNotFound
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, Output, State, TaskRecord
 from agent.tasks.store import Stored, TaskStore
 
 
 class TaskBoard:
-    """`live` holds the tasks that this instance works on; the store knows all others.
+    """`live` holds the tasks that this instance works on; the store knows all others."""
 
-    `are_redelivered` tells whether a platform brings a task again whose instance died.
-    """
-
-    def __init__(self, store: TaskStore, *, are_redelivered: bool, max_attempts: int) -> None:
+    def __init__(self, store: TaskStore, *, max_attempts: int) -> None:
         self.store = store
         self.live: dict[str, LiveTask] = {}
-        self._are_redelivered, self._max_attempts = are_redelivered, max_attempts
+        self._max_attempts = max_attempts
 
     async def get(self, task_id: str) -> TaskRecord:
         """Raises TaskNotFound, StoreUnavailable."""
@@ -84,15 +81,16 @@ class TaskBoard:
     def as_seen(self, stored: Stored) -> TaskRecord:
         """The stored record as it is to be read: a task without a living owner does not run.
 
-        It waits for its next delivery where there will be one; otherwise it has failed.
+        It waits for its next delivery as long as a platform may bring it; otherwise it has failed.
         """
         record = stored.record
         if record.state.is_final or stored.owner is not None:
             return record
         attempts = close_attempt(record.attempts, Outcome.LOST)
-        if self._are_redelivered and len(attempts) < self._max_attempts:
+        is_awaited = record.deliver_until is not None and time.time() < record.deliver_until
+        if is_awaited and len(attempts) < self._max_attempts:
             return record.changed(state=State.QUEUED, attempts=attempts, current_node=None)
-        error = InstanceLost().to_dict()
+        error = (InstanceLost() if attempts else NotDelivered()).to_dict()
         return record.changed(state=State.FAILED, attempts=attempts, current_node=None, error=error)
 
     async def _bytes(self, stored: Stored, index: int) -> bytes:

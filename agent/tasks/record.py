@@ -104,6 +104,8 @@ class TaskRecord(Frozen):
     finished_at: float | None = None
     prompt_id: str | None = None
     workflow_digest: str = ""
+    #: Until when a platform may still deliver the task to an instance; None: nobody will bring it again.
+    deliver_until: float | None = None
 
     @property
     def attempt(self) -> int:

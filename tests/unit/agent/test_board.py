@@ -13,6 +13,8 @@ from agent.tasks.memory import MemoryStore
 from agent.tasks.record import Attempt, CurrentNode, Outcome, Output, State, TaskRecord
 from agent.tasks.store import Claim, Stored
 
+FAR_AHEAD, LONG_AGO = 1e11, 1.0
+
 
 def attempts(count: int, outcome: Outcome | None = None) -> list[Attempt]:
     """So many attempts, of which the last one ended like this."""
@@ -34,12 +36,11 @@ def stored(state: State = State.RUNNING, owner: str | None = None, tries: int = 
     )
 
 
-def board(*, are_redelivered: bool = True, max_attempts: int = 3) -> TaskBoard:
+def board(*, max_attempts: int = 3) -> TaskBoard:
     store = MemoryStore(record_ttl_seconds=100, output_ttl_seconds=100)
-    return TaskBoard(store, are_redelivered=are_redelivered, max_attempts=max_attempts)
+    return TaskBoard(store, max_attempts=max_attempts)
 
 
-@pytest.mark.parametrize("are_redelivered", [True, False])
 @pytest.mark.parametrize(
     "seen",
     [
@@ -50,26 +51,27 @@ def board(*, are_redelivered: bool = True, max_attempts: int = 3) -> TaskBoard:
         stored(State.SUCCEEDED, "somebody"),
     ],
 )
-def test_a_task_with_an_owner_or_an_end_is_as_it_is_stored(seen: Stored, are_redelivered: bool) -> None:
-    assert board(are_redelivered=are_redelivered).as_seen(seen) is seen.record
+def test_a_task_with_an_owner_or_an_end_is_as_it_is_stored(seen: Stored) -> None:
+    assert board().as_seen(seen) is seen.record
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING])
 @pytest.mark.parametrize(
-    ("are_redelivered", "tries", "expected"),
+    ("deliver_until", "tries", "expected"),
     [
-        (True, 1, State.QUEUED),
-        (True, 2, State.QUEUED),
-        (True, 3, State.FAILED),
-        (True, 4, State.FAILED),
-        (False, 1, State.FAILED),
-        (False, 3, State.FAILED),
+        (FAR_AHEAD, 1, State.QUEUED),
+        (FAR_AHEAD, 2, State.QUEUED),
+        (FAR_AHEAD, 3, State.FAILED),
+        (FAR_AHEAD, 4, State.FAILED),
+        (LONG_AGO, 1, State.FAILED),
+        (None, 1, State.FAILED),
+        (None, 3, State.FAILED),
     ],
 )
 def test_a_task_without_an_owner_waits_for_its_next_delivery_or_has_failed(
-    state: State, are_redelivered: bool, tries: int, expected: State
+    state: State, deliver_until: float | None, tries: int, expected: State
 ) -> None:
-    record = board(are_redelivered=are_redelivered).as_seen(stored(state, tries=tries))
+    record = board().as_seen(stored(state, tries=tries, deliver_until=deliver_until))
     assert record.state is expected
     assert record.attempts[-1].outcome is Outcome.LOST
     assert record.attempts[-1].ended_at is not None
@@ -77,6 +79,15 @@ def test_a_task_without_an_owner_waits_for_its_next_delivery_or_has_failed(
     assert len(record.attempts) == tries
     error = record.error
     assert (error["code"] if error else None) == ("InstanceLost" if expected is State.FAILED else None)
+
+
+def test_a_task_that_was_never_delivered_says_so() -> None:
+    waiting = stored(State.QUEUED, attempts=[], deliver_until=FAR_AHEAD)
+    assert board().as_seen(waiting).state is State.QUEUED
+    late = board().as_seen(stored(State.QUEUED, attempts=[], deliver_until=LONG_AGO))
+    assert late.state is State.FAILED
+    assert late.error is not None
+    assert (late.error["code"], late.error["transient"]) == ("NotDelivered", True)
 
 
 def test_looking_at_a_task_changes_nothing_in_the_store() -> None:
@@ -149,7 +160,7 @@ async def test_an_output_that_has_expired_is_not_found() -> None:
 
 
 async def test_following_a_task_ends_when_nobody_will_run_it() -> None:
-    one = board(are_redelivered=False)
+    one = board()
     record = TaskRecord(id="t", created_at=0, state=State.RUNNING, attempts=attempts(1))
     claim = await one.store.take(record, expected_fence=0, owner="me", lease_seconds=9)
     assert isinstance(claim, Claim)
