@@ -41,13 +41,14 @@ def board_of(agent: Agent) -> TaskBoard:
     return agent._runner.app[BOARD]
 
 
-def record_of(task_id: str, graph: Graph) -> TaskRecord:
+def record_of(task_id: str, graph: Graph, deliver_until: float | None = None) -> TaskRecord:
     """The record of the ghost's first attempt at a task."""
     return TaskRecord(
         id=task_id,
         workflow_digest=Workflow.parse(graph).digest(None),
         attempts=[Attempt(number=1, instance="ghost", started_at=1)],
         created_at=1,
+        deliver_until=deliver_until,
     )
 
 
@@ -59,8 +60,10 @@ class Ghost:
     url: str
     prefix: str
 
-    async def take(self, task_id: str, graph: Graph, lease_seconds: float) -> Claim:
-        claim = await self._try(record_of(task_id, graph), lease_seconds, 0)
+    async def take(
+        self, task_id: str, graph: Graph, lease_seconds: float, deliver_until: float | None = None
+    ) -> Claim:
+        claim = await self._try(record_of(task_id, graph, deliver_until), lease_seconds, 0)
         assert isinstance(claim, Claim), claim
         return claim
 

@@ -39,15 +39,15 @@ async def test_delivery_that_joined_a_dead_instance_ends_when_the_store_is_gone_
 
 
 @pytest.mark.parametrize(
-    ("invocation", "state", "code"),
-    [("standalone", "failed", "InstanceLost"), ("gateway", "cancelled", "TaskCancelled")],
+    ("deliver_until", "state", "code"),
+    [(None, "failed", "InstanceLost"), (1e11, "cancelled", "TaskCancelled")],
 )
 async def test_cancel_of_a_task_of_a_dead_instance_agrees_with_what_was_seen(
-    make_agent: MakeAgent, ghost: Ghost, fleet: Settings, invocation: str, state: str, code: str
+    make_agent: MakeAgent, ghost: Ghost, fleet: Settings, deliver_until: float | None, state: str, code: str
 ) -> None:
     """Where nobody delivers it again it had failed; where somebody would, it waited, and can be cancelled."""
-    agent = await make_agent(**fleet, invocation=invocation)
-    await ghost.take("dead", graphs.painted(), lease_seconds=0.1)
+    agent = await make_agent(**fleet)
+    await ghost.take("dead", graphs.painted(), lease_seconds=0.1, deliver_until=deliver_until)
     await eventually(lambda: ghost.is_gone("dead"))
     seen = await agent.task("dead")
     assert seen["state"] == ("queued" if state == "cancelled" else "failed")
