@@ -52,7 +52,7 @@ ENV COMFYUI_ROOT=/opt/ComfyUI \
     COMFYUI_ARGS="--extra-model-paths-config /opt/extra_model_paths.yaml" \
     PATH=/opt/agent/bin:$PATH
 EXPOSE 9000
-# The agent's own life, not the engine's: an instance that still loads a model must not be killed for it.
+# True while the engine starts: an instance that still loads a model must not be killed for it. False once it is given up.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
     CMD ["/opt/agent/bin/python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + (os.environ.get('AGENT_PORT') or os.environ.get('FC_CUSTOM_LISTEN_PORT') or '9000') + '/healthz', timeout=2)"]
 ENTRYPOINT ["tini", "--", "comfyui-agent"]

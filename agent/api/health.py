@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from agent.api.endpoint import Answer, Endpoint
@@ -9,12 +11,19 @@ from agent.api.keys import ENGINE, RUNNER
 from agent.api.models import Status
 from agent.api.render import json_response
 from agent.errors import EngineUnavailable, ShuttingDown
-from comfyui.engine import EngineState
+from comfyui.engine import Engine, EngineState
 
 
-async def alive(_request: web.Request) -> web.Response:
-    """Answers at once, whatever the engine and the store do: a platform that hears nothing kills the instance."""
-    return json_response({"status": "ok"})
+async def alive(request: web.Request) -> web.Response:
+    """Answers at once, whatever the engine and the store do: a platform that hears nothing kills the instance.
+
+    503 with the reason once the engine has been given up, so that a platform replaces an instance that can do no
+    work. An engine that starts, restarts or is away for a moment is none of its business.
+    """
+    engine = request.app[ENGINE]
+    if engine.state is EngineState.FAILED:
+        raise _unavailable(engine)
+    return json_response({"status": "ok", "engine": _shown(engine)})
 
 
 async def ready(request: web.Request) -> web.Response:
@@ -23,12 +32,18 @@ async def ready(request: web.Request) -> web.Response:
         raise ShuttingDown
     engine = request.app[ENGINE]
     if engine.state is EngineState.READY:
-        return json_response(
-            {"status": "ready", "engine": {"state": engine.state, "restarts": engine.restarts}}
-        )
-    # The lines after the first quote the engine's output, which is for the log: this route is open to everybody.
+        return json_response({"status": "ready", "engine": _shown(engine)})
+    raise _unavailable(engine)
+
+
+def _shown(engine: Engine) -> dict[str, Any]:
+    return {"state": engine.state, "restarts": engine.restarts}
+
+
+def _unavailable(engine: Engine) -> EngineUnavailable:
+    # The lines after the first quote the engine's output, which is for the log: these routes are open to everybody.
     reason = engine.reason.partition("\n")[0] or "it has not been started yet"
-    raise EngineUnavailable(f"ComfyUI is not ready: {reason}.", state=engine.state.value, retry_after=2)
+    return EngineUnavailable(f"ComfyUI is not ready: {reason}.", engine=_shown(engine), retry_after=2)
 
 
 ENDPOINTS = [

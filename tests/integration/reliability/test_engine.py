@@ -69,12 +69,14 @@ async def test_frozen_engine_process_is_noticed_by_its_silence(make_agent: MakeA
     assert await errors(agent, "freezing") == ["EngineDied", None]
 
 
-async def test_crash_loop_is_told_by_readyz_and_by_every_task(make_agent: MakeAgent) -> None:
+async def test_crash_loop_is_told_by_health_and_by_every_task(make_agent: MakeAgent) -> None:
     agent = await make_agent("--fault", "die@start", wait=False)
     await eventually(lambda: has_failed(agent), 25)
-    reason = (await agent.get("/readyz")).error(503, "EngineUnavailable")["detail"]
-    assert "failed to start 3 times in a row" in reason
-    assert (await agent.get("/healthz")).status == 200
+    for path in ("/readyz", "/healthz"):
+        error = (await agent.get(path)).error(503, "EngineUnavailable")
+        assert "failed to start 3 times in a row" in error["detail"]
+        assert "\n" not in error["detail"], "the engine's own output is for the log"
+        assert error["engine"]["restarts"] >= 3
     refused = await agent.run(slow(), "hopeless")
     assert "exited with code 1" in refused.error(503, "EngineUnavailable")["detail"]
     assert (await agent.task("hopeless"))["state"] == "failed"
@@ -86,7 +88,7 @@ async def has_failed(agent: AgentProcess) -> bool:
         answer = await agent.get("/readyz")
     except OSError:
         return False  # it does not listen yet
-    return answer.status == 503 and answer.json["error"].get("state") == "failed"
+    return answer.status == 503 and answer.json["error"]["engine"]["state"] == "failed"
 
 
 @pytest.mark.parametrize(("times", "expected"), [(1, ["OutOfMemory", None]), (2, ["OutOfMemory"] * 2)])
