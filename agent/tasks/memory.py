@@ -124,6 +124,17 @@ class MemoryStore(TaskStore):
     async def write(self, claim: Claim, record: TaskRecord) -> None:
         self._write(claim, record, ends=record.state.is_final)
 
+    async def amend(self, record: TaskRecord, *, fence: int) -> bool:
+        now = self._enter()
+        task = self._tasks.get(record.id)
+        is_over = task is not None and task.record.state.is_final and task.holder is None
+        if task is None or not is_over or (task.fence, task.record.state) != (fence, record.state):
+            return False
+        task.record, task.expires_at = record, now + self._record_ttl
+        self._tasks.renew(record.id, task)
+        self._publish(record.id)
+        return True
+
     async def release(self, claim: Claim, record: TaskRecord) -> None:
         self._write(claim, record, ends=True)
 

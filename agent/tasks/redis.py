@@ -27,7 +27,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from agent.errors import StoreUnavailable
 from agent.tasks.record import State, TaskRecord
 from agent.tasks.redis_feed import Feed
-from agent.tasks.redis_scripts import CANCEL, EXTEND, INDEX, READ, TAKE, WRITE, Script
+from agent.tasks.redis_scripts import AMEND, CANCEL, EXTEND, INDEX, READ, TAKE, WRITE, Script
 from agent.tasks.store import Claim, ClaimLost, Page, Stored, TaskStore, position
 
 CONNECT_SECONDS = 2
@@ -114,6 +114,9 @@ class RedisStore(TaskStore):
 
     async def write(self, claim: Claim, record: TaskRecord) -> None:
         await self._write(claim, record, ends=record.state.is_final)
+
+    async def amend(self, record: TaskRecord, *, fence: int) -> bool:
+        return record.state.is_final and bool(await self._store(AMEND, record, fence))
 
     async def release(self, claim: Claim, record: TaskRecord) -> None:
         await self._write(claim, record, ends=True)

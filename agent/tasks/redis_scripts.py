@@ -94,6 +94,18 @@ return 1
 """
 )
 
+#: Returns 1, or 0 when the task is not over in this state, or not as this fence left it.
+AMEND = Script(
+    _COMMON
+    + """
+local fence, record, state = unpack(ARGV)
+local known = redis.call('HMGET', task, 'fence', 'holder', 'state')
+if known[1] ~= fence or known[2] or known[3] ~= state then return 0 end
+store(2)
+return 1
+"""
+)
+
 #: Returns whether a cancel was requested (1 or 0), or -1 when the claim is lost.
 EXTEND = Script(
     _COMMON

@@ -85,6 +85,11 @@ class TaskStore(Protocol):
         Raises ClaimLost.
         """
 
+    async def amend(self, record: TaskRecord, *, fence: int) -> bool:
+        """Store and publish another version of a final record, after the claim has ended, as `write` would; tell
+        whether it was done. Changes nothing unless the task is known, still has this fence and this final state,
+        and nobody holds a claim on it."""
+
     async def release(self, claim: Claim, record: TaskRecord) -> None:
         """Store and publish the record and end the claim, so that the task can be taken at once. Raises ClaimLost."""
 

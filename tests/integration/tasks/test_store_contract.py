@@ -142,6 +142,36 @@ class TestOwning:
         with pytest.raises(ClaimLost):
             await store.write(claim, final.changed(state=State.FAILED))
 
+    async def test_final_record_may_be_amended_by_anybody_until_the_task_is_taken_again(
+        self, store: TaskStore, other: TaskStore
+    ) -> None:
+        final = make_task(state=State.SUCCEEDED)
+        claim = await claim_of(store, make_task())
+        assert not await store.amend(final, fence=1), "its claim has not ended"
+        await store.write(claim, final)
+        assert await store.amend(final.changed(warnings=[{"code": "First"}]), fence=1)
+        amended = final.changed(warnings=[{"code": "Second"}])
+        assert await other.amend(amended, fence=1)
+        assert await store.read("task-1") == Stored(amended, 1, None, cancel_requested=False)
+        assert (await store.page(state=State.SUCCEEDED)).records == (amended,)
+        for wrong, fence in [
+            (final, 0),
+            (final, 2),
+            (final.changed(state=State.FAILED), 1),
+            (final.changed(state=State.QUEUED), 1),
+            (make_task("nobody", state=State.SUCCEEDED), 1),
+        ]:
+            assert not await other.amend(wrong, fence=fence)
+        assert await other.read("nobody") is None
+        assert await claim_of(other, make_task(), fence=1, owner="b")
+        assert not await store.amend(amended, fence=1), "it is the new owner's"
+
+    async def test_task_that_was_put_back_cannot_be_amended(self, store: TaskStore) -> None:
+        queued = make_task(state=State.QUEUED)
+        await store.release(await claim_of(store, make_task(state=State.RUNNING)), queued)
+        assert not await store.amend(queued.changed(progress=0.5), fence=1)
+        assert not await store.amend(queued.changed(state=State.FAILED), fence=1)
+
     async def test_released_task_can_be_taken_at_once(self, store: TaskStore, other: TaskStore) -> None:
         claim = await claim_of(store, make_task(state=State.RUNNING))
         queued = make_task(state=State.QUEUED)
@@ -414,6 +444,7 @@ class TestClosing:
             store.ping(),
             store.read("task-1"),
             store.write(claim, make_task()),
+            store.amend(make_task(state=State.FAILED), fence=1),
             store.extend(claim, 30),
             store.request_cancel("task-1"),
             store.page(),
