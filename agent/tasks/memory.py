@@ -14,6 +14,10 @@ from agent.tasks.record import State, TaskRecord
 from agent.tasks.store import Claim, ClaimLost, Page, Stored, TaskStore, position
 
 
+#: Stands for attempt and index where the key of an output is the digest of something parked.
+PARKED = (-1, -1)
+
+
 class _Expiring(Protocol):
     @property
     def expires_at(self) -> float: ...
@@ -186,19 +190,27 @@ class MemoryStore(TaskStore):
         return Page(chosen, position(chosen[-1].record) if len(tasks) > limit else None)
 
     async def put_output(self, claim: Claim, index: int, data: bytes) -> None:
+        self._keep_output((claim.task_id, claim.fence, index), data)
+
+    async def get_output(self, task_id: str, attempt: int, index: int) -> bytes | None:
+        self._enter()
+        output = self._outputs.get((task_id, attempt, index))
+        return output.data if output else None
+
+    async def put_parked(self, digest: str, data: bytes) -> None:
+        self._keep_output((digest, *PARKED), data)
+
+    async def get_parked(self, digest: str) -> bytes | None:
+        return await self.get_output(digest, *PARKED)
+
+    def _keep_output(self, key: tuple[str, int, int], data: bytes) -> None:
         now = self._enter()
-        key = (claim.task_id, claim.fence, index)
         if before := self._outputs.get(key):
             self._output_bytes -= len(before.data)
         self._outputs.renew(key, _Output(data, now + self._output_ttl))
         self._output_bytes += len(data)
         while self._output_bytes > self._max_output_bytes and len(self._outputs) > 1:
             self._output_bytes -= len(self._outputs.drop_oldest().data)
-
-    async def get_output(self, task_id: str, attempt: int, index: int) -> bytes | None:
-        self._enter()
-        output = self._outputs.get((task_id, attempt, index))
-        return output.data if output else None
 
     def _forget_oldest(self) -> None:
         """Make room by one task: the oldest that is over."""

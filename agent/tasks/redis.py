@@ -5,6 +5,7 @@ Keys, behind the prefix; all of one task carry its id as hash tag, so that each 
     {ID}:task            hash: the task (see redis_scripts)
     {ID}:lease           string: the owner, while its lease is alive
     {ID}:output:N:INDEX  string: bytes of an output of attempt N
+    parked:SHA256        string: a part of a request that is on its way
     {index}:position     sorted set: all tasks, in order of creation
     {index}:expiry       sorted set: when they leave the index
 
@@ -187,6 +188,14 @@ class RedisStore(TaskStore):
         (data,) = await self._send(("GET", self._output(task_id, attempt, index)), patience=OUTPUT_PATIENCE)
         return data  # type: ignore[no-any-return]
 
+    async def put_parked(self, digest: str, data: bytes) -> None:
+        key = self._parked(digest)
+        await self._send(("SET", key, data, "PX", self._record_ttl_ms), patience=OUTPUT_PATIENCE)
+
+    async def get_parked(self, digest: str) -> bytes | None:
+        (data,) = await self._send(("GET", self._parked(digest)), patience=OUTPUT_PATIENCE)
+        return data  # type: ignore[no-any-return]
+
     # --- Tasks ----------------------------------------------------------------------------------------------------
 
     async def _snapshot(self, task_id: str) -> Snapshot | None:
@@ -247,6 +256,9 @@ class RedisStore(TaskStore):
 
     def _output(self, task_id: str, attempt: int, index: int) -> str:
         return f"{self._prefix}{{{task_id}}}:output:{attempt}:{index}"
+
+    def _parked(self, digest: str) -> str:
+        return f"{self._prefix}parked:{digest}"
 
     def _changes(self, task_id: str) -> str:
         return f"{self._prefix}{{{task_id}}}:changes"

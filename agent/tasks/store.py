@@ -128,6 +128,13 @@ class TaskStore(Protocol):
     async def get_output(self, task_id: str, attempt: int, index: int) -> bytes | None:
         """The bytes of an output; None when there is none or it expired."""
 
+    async def put_parked(self, digest: str, data: bytes) -> None:
+        """Keep a part of a request that is too large for the way to its instance, as long as a record lives. The
+        digest is the SHA-256 of the data."""
+
+    async def get_parked(self, digest: str) -> bytes | None:
+        """What was parked under this digest; None when there is nothing or it expired."""
+
 
 def position(record: TaskRecord) -> str:
     """Where the task stands among all tasks: sorts as text by creation time, then id. Also the cursor of `page`."""

@@ -418,6 +418,14 @@ class TestOutputs:
         await store.put_output(await claim_of(store, make_task()), 3, data)
         assert await other.get_output("task-1", 1, 3) == data
 
+    async def test_what_is_parked_is_found_by_its_digest(self, store: TaskStore, other: TaskStore) -> None:
+        data = bytes(range(256)) * 1000
+        assert await other.get_parked("ab" * 32) is None
+        await store.put_parked("ab" * 32, data)
+        await store.put_parked("ab" * 32, data)  # the same picture, sent once more
+        assert await other.get_parked("ab" * 32) == data
+        assert await other.get_parked("cd" * 32) is None
+
     async def test_empty_output_is_not_a_missing_one(self, store: TaskStore) -> None:
         await store.put_output(await claim_of(store, make_task()), 0, b"")
         assert await store.get_output("task-1", 1, 0) == b""
@@ -450,6 +458,8 @@ class TestClosing:
             store.page(),
             store.put_output(claim, 0, b""),
             store.get_output("task-1", 1, 0),
+            store.put_parked("ab" * 32, b""),
+            store.get_parked("ab" * 32),
             anext(store.watch("task-1")),
             anext(store.cancels("a")),
         ]
