@@ -13,7 +13,6 @@ from agent.errors import StoreUnavailable
 from agent.tasks.record import State, TaskRecord
 from agent.tasks.store import Claim, ClaimLost, Page, Stored, TaskStore, position
 
-
 #: Stands for attempt and index where the key of an output is the digest of something parked.
 PARKED = (-1, -1)
 
