@@ -43,7 +43,12 @@ log = structlog.get_logger(__name__)
 def build_app(settings: Settings) -> web.Application:
     """The whole service. Running it starts the engine; cleaning it up stops it."""
     app = web.Application(
-        middlewares=[middleware.render_errors, middleware.check_origin, middleware.check_key],
+        middlewares=[
+            middleware.name_request,
+            middleware.render_errors,
+            middleware.check_origin,
+            middleware.check_key,
+        ],
         client_max_size=settings.max_body_bytes,
     )
     app[SETTINGS] = settings

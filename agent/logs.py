@@ -14,6 +14,12 @@ from structlog.typing import EventDict, Processor
 
 from agent.settings import LogFormat
 
+#: Function Compute's log service takes lines of 32 KB; this leaves room for what it puts before them.
+LINE_BYTES = 30_000
+
+#: How long the values of a line that is too long may be, tried in turn. The last one always fits.
+VALUE_CHARACTERS = (8000, 2000, 200)
+
 
 def configure_logs(log_format: LogFormat, level: str) -> None:
     """Set up logging for the whole process, on stdout: Function Compute collects it from there.
@@ -36,7 +42,7 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *for_machines,
-            renderer,
+            _Bounded(renderer),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
@@ -45,6 +51,41 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_Relay()], force=True)
+
+
+class _Bounded:
+    """Renders a line, with its longest values shortened where it would be longer than a log service takes."""
+
+    def __init__(self, renderer: Any) -> None:
+        self._renderer = renderer
+
+    def __call__(self, logger: Any, method: str, event: EventDict) -> str:
+        line: str = self._renderer(logger, method, dict(event))
+        for limit in VALUE_CHARACTERS:
+            if not _is_too_long(line):
+                return line
+            short = {name: _shorten(value, limit) for name, value in event.items()}
+            line = self._renderer(logger, method, short)
+        # Only text for people comes here: its renderer adds the traceback by itself.
+        return _shorten_text(line, LINE_BYTES // 4) if _is_too_long(line) else line
+
+
+def _is_too_long(line: str) -> bool:
+    return len(line) * 4 > LINE_BYTES and len(line.encode(errors="replace")) > LINE_BYTES
+
+
+def _shorten(value: Any, limit: int) -> Any:
+    if isinstance(value, str):
+        return _shorten_text(value, limit)
+    is_small = value is None or isinstance(value, int | float | tuple)  # a tuple: exc_info
+    return value if is_small or len(text := repr(value)) <= limit else _shorten_text(text, limit)
+
+
+def _shorten_text(text: str, limit: int) -> str:
+    """Leave out the middle: a traceback begins with where and ends with why."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit * 2 // 3]} [cut] {text[len(text) - limit // 3 :]}"
 
 
 class _LogStream:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hmac
+import re
+import time
+import uuid
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -32,6 +35,47 @@ OPEN_PATHS = ("/healthz", "/readyz", *HOOK_PATHS)
 
 #: Request headers that a page of another origin may set.
 PAGE_HEADERS = ("Content-Type", "Authorization", "X-Api-Key", "task-id", "X-Fc-Invocation-Type")
+
+
+#: The platform's ids are UUIDs, or a number, a dash and twelve more.
+REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+#: Platforms ask these every few seconds.
+UNLOGGED_PATHS = ("/healthz", "/readyz")
+
+
+@web.middleware
+async def name_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Put the request's id into every log line that is written for it, by the task that it starts too, and write one
+    line when it is over: before the answer leaves, since after it the instance may be frozen.
+
+    The id is the platform's, so that its log and ours can be joined. It is the only one of the platform's headers
+    that may be logged: others carry credentials.
+    """
+    given = request.headers.get("x-fc-request-id", "")
+    request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        began, status = (
+            time.monotonic(),
+            499,
+        )  # as proxies call it: the caller left before there was an answer
+        try:
+            response = await handler(request)
+            status = response.status
+        finally:
+            if request.path not in UNLOGGED_PATHS:
+                _log_end(request, status, time.monotonic() - began)
+    return response
+
+
+def _log_end(request: web.Request, status: int, seconds: float) -> None:
+    is_poll = (
+        request.method in ("GET", "HEAD", "OPTIONS") and status < 500 and "Upgrade" not in request.headers
+    )
+    say = log.debug if is_poll and request.path not in HOOK_PATHS else log.info
+    # The path as it was sent, so without line breaks; never the query, which may hold anything.
+    path = request.rel_url.raw_path
+    say("request.finished", method=request.method, path=path, status=status, seconds=round(seconds, 3))
 
 
 @web.middleware

@@ -14,7 +14,7 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from agent.logs import configure_logs
+from agent.logs import LINE_BYTES, configure_logs
 from agent.settings import LogFormat, Settings
 
 Lines = Callable[[], list[str]]
@@ -129,6 +129,40 @@ def test_bound_ids_are_on_every_line(lines: Lines) -> None:
     structlog.get_logger("a").info("x")
     structlog.get_logger("b").warning("y")
     assert [json.loads(line)["task_id"] for line in lines()] == ["t-1", "t-1"]
+
+
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.TEXT])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"text": "x" * 100_000},
+        {"text": "猫" * 20_000, "list": ["y" * 50_000] * 3},
+        {f"field{number}": "\x00" * 9000 for number in range(15)},
+    ],
+    ids=["one long value", "several", "escapes"],
+)
+def test_a_line_is_never_longer_than_a_log_service_takes(
+    lines: Lines, log_format: LogFormat, fields: dict[str, Any]
+) -> None:
+    configure_logs(log_format, "info")
+    structlog.get_logger().info("x", task_id="t", **fields)
+    (line,) = lines()
+    assert len(line.encode()) <= LINE_BYTES
+    assert "[cut]" in line
+    if log_format is LogFormat.JSON:
+        assert json.loads(line)["task_id"] == "t"
+
+
+def test_a_cut_traceback_keeps_where_and_why(lines: Lines) -> None:
+    configure_logs(LogFormat.JSON, "info")
+    try:
+        raise ValueError("y" * 100_000 + "the end of it")  # noqa: TRY301 - a traceback is wanted
+    except ValueError:
+        structlog.get_logger().exception("task.failed")
+    (line,) = lines()
+    exception = json.loads(line)["exception"]
+    assert exception.startswith("Traceback")
+    assert exception.endswith("the end of it")
 
 
 def test_what_libraries_log_has_the_same_form(lines: Lines) -> None:
