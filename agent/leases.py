@@ -49,7 +49,7 @@ class Leases:
         if live.claim is None:
             return
         try:
-            if await self._store.extend(live.claim, self._lease_seconds):
+            if await self._store.extend(live.claim):
                 live.stop(TaskCancelled())
         except ClaimLost:
             log.warning("task.taken_over", task_id=live.id)

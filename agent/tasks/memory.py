@@ -27,6 +27,7 @@ class _Task:
     record: TaskRecord
     fence: int
     holder: str | None  #: owner of the claim; None once it has ended
+    taken: TaskRecord | None  #: the record of the take, by which a repeated one is recognised
     lease_ends_at: float
     expires_at: float
     cancel_requested: bool = False
@@ -114,15 +115,17 @@ class MemoryStore(TaskStore):
         self, record: TaskRecord, *, expected_fence: int, owner: str, lease_seconds: float
     ) -> Claim | Stored:
         now = self._enter()
-        task = self._tasks.get(record.id)
+        task, fence = self._tasks.get(record.id), expected_fence + 1
+        if task and (task.fence, task.holder, task.taken) == (fence, owner, record):
+            task.lease_ends_at = now + lease_seconds
+            return Claim(record.id, fence, owner, lease_seconds)
         if task and (task.fence != expected_fence or self._owner(task, now)):
             return self._stored(task, now)
-        fence = expected_fence + 1
-        task = _Task(record, fence, owner, now + lease_seconds, now + self._record_ttl)
+        task = _Task(record, fence, owner, record, now + lease_seconds, now + self._record_ttl)
         self._tasks.renew(record.id, task)
         self._forget_oldest()
         self._publish(record.id)
-        return Claim(record.id, fence, owner)
+        return Claim(record.id, fence, owner, lease_seconds)
 
     async def write(self, claim: Claim, record: TaskRecord) -> None:
         self._write(claim, record, ends=record.state.is_final)
@@ -141,12 +144,12 @@ class MemoryStore(TaskStore):
     async def release(self, claim: Claim, record: TaskRecord) -> None:
         self._write(claim, record, ends=True)
 
-    async def extend(self, claim: Claim, lease_seconds: float) -> bool:
+    async def extend(self, claim: Claim) -> bool:
         now = self._enter()
         task = self._held(claim)
         if task is None:
             return False
-        task.lease_ends_at, task.expires_at = now + lease_seconds, now + self._record_ttl
+        task.lease_ends_at, task.expires_at = now + claim.lease_seconds, now + self._record_ttl
         self._tasks.renew(claim.task_id, task)
         return task.cancel_requested
 
@@ -232,7 +235,9 @@ class MemoryStore(TaskStore):
         known = self._tasks.get(claim.task_id)
         if ends and known and (known.fence, known.holder, known.record) == (claim.fence, None, record):
             return
-        task = self._held(claim) or _Task(record, claim.fence, claim.owner, now, now)
+        task = self._held(claim) or _Task(
+            record, claim.fence, claim.owner, None, now + claim.lease_seconds, now
+        )
         task.record, task.expires_at = record, now + self._record_ttl
         if ends:
             task.holder = None

@@ -15,7 +15,6 @@ and channels: `{ID}:changes` carries each stored record, `cancels:OWNER` ids of 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -107,10 +106,9 @@ class RedisStore(TaskStore):
     async def take(
         self, record: TaskRecord, *, expected_fence: int, owner: str, lease_seconds: float
     ) -> Claim | Stored:
-        lease_ms, nonce = _milliseconds(lease_seconds), secrets.token_hex(8)
-        reply = await self._store(TAKE, record, expected_fence, owner, lease_ms, nonce)
+        reply = await self._store(TAKE, record, expected_fence, owner, _milliseconds(lease_seconds))
         if isinstance(reply, int):
-            return Claim(record.id, reply, owner)
+            return Claim(record.id, reply, owner, lease_seconds)
         return _to_snapshot(reply).stored
 
     async def write(self, claim: Claim, record: TaskRecord) -> None:
@@ -122,8 +120,8 @@ class RedisStore(TaskStore):
     async def release(self, claim: Claim, record: TaskRecord) -> None:
         await self._write(claim, record, ends=True)
 
-    async def extend(self, claim: Claim, lease_seconds: float) -> bool:
-        args = (claim.fence, claim.owner, _milliseconds(lease_seconds), self._record_ttl_ms)
+    async def extend(self, claim: Claim) -> bool:
+        args = (claim.fence, claim.owner, _milliseconds(claim.lease_seconds), self._record_ttl_ms)
         (reply,) = await self._run(Call(EXTEND, self._keys(claim.task_id), args))
         if reply == -1:
             raise ClaimLost(claim.task_id)
@@ -210,7 +208,8 @@ class RedisStore(TaskStore):
             return otherwise
 
     async def _write(self, claim: Claim, record: TaskRecord, *, ends: bool) -> None:
-        if not await self._store(WRITE, record, claim.fence, claim.owner, int(ends)):
+        lease_ms = _milliseconds(claim.lease_seconds)
+        if not await self._store(WRITE, record, claim.fence, claim.owner, lease_ms, int(ends)):
             raise ClaimLost(claim.task_id)
 
     async def _store(self, script: Script, record: TaskRecord, *args: str | int) -> Any:

@@ -5,7 +5,7 @@ can be frozen and their clocks differ. A script finds both in KEYS[1] and KEYS[2
 
     fence    how often the task was taken
     holder   owner of the claim; absent once the claim has ended. The lease holds the owner too, while it is alive.
-    nonce    names the call that took the task, so that a repeated one is recognised
+    taken    names the take: a digest of who took it with which record, so that a repeated one is recognised
     record   the record as JSON; never decoded here, Lua would round large numbers
     state    its state, and
     position its place in the index, for filters
@@ -56,17 +56,21 @@ READ = Script(_COMMON + "return snapshot()")
 TAKE = Script(
     _COMMON
     + """
-local expected, owner, lease_ms, nonce = unpack(ARGV)
-local known = redis.call('HMGET', task, 'fence', 'nonce')
+local expected, owner, lease_ms, record = unpack(ARGV)
+local taken = redis.sha1hex(table.concat({expected, owner, record}, '\\n'))
+local known = redis.call('HMGET', task, 'fence', 'taken', 'holder')
 if known[1] then
-  if known[2] == nonce then return tonumber(known[1]) end
+  if known[2] == taken and known[3] then
+    redis.call('SET', lease, owner, 'PX', lease_ms)
+    return tonumber(known[1])
+  end
   if known[1] ~= expected or redis.call('EXISTS', lease) == 1 then return snapshot() end
 end
 local fence = tonumber(expected) + 1
-redis.call('HSET', task, 'fence', fence, 'holder', owner, 'nonce', nonce)
+redis.call('HSET', task, 'fence', fence, 'holder', owner, 'taken', taken)
 redis.call('HDEL', task, 'cancel')
 redis.call('SET', lease, owner, 'PX', lease_ms)
-store(5)
+store(4)
 return fence
 """
 )
@@ -75,10 +79,11 @@ return fence
 WRITE = Script(
     _COMMON
     + """
-local fence, owner, ends, record = unpack(ARGV)
+local fence, owner, lease_ms, ends, record = unpack(ARGV)
 local known = redis.call('HMGET', task, 'fence', 'holder', 'record')
 if not known[1] then
   redis.call('HSET', task, 'fence', fence, 'holder', owner)
+  redis.call('SET', lease, owner, 'PX', lease_ms)
 elseif known[1] ~= fence then
   return 0
 elseif known[2] ~= owner then
@@ -89,7 +94,7 @@ if ends == '1' then
   redis.call('DEL', lease)
   redis.call('HDEL', task, 'holder')
 end
-store(4)
+store(5)
 return 1
 """
 )

@@ -23,11 +23,13 @@ class ClaimLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to write a task. The fence counts the takes of the task, from 1; outputs are kept under it."""
+    """The right to write a task. The fence counts the takes of the task, from 1; outputs are kept under it. The lease
+    lasts for `lease_seconds` from the take and from each extension."""
 
     task_id: str
     fence: int
     owner: str
+    lease_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,16 @@ class TaskStore(Protocol):
         Succeeds when nobody holds a live lease and the fence still is the expected one (0: the task is new).
         A task that expired after the caller had read it is stored anew, and its fence goes on from the expected
         one. Forgets an earlier request to cancel. Otherwise changes nothing and returns what is stored.
+
+        To repeat a take whose answer was lost, with an equal record, fence and owner, is harmless: as long as nobody
+        else took the task it returns the same claim, and extends its lease.
         """
 
     async def write(self, claim: Claim, record: TaskRecord) -> None:
         """Store and publish the record, and start its time to live again.
 
         A final record also ends the claim; any other leaves the lease as it is. To repeat the write that ended
-        the claim is harmless. A task that the store has forgotten (an emptied Redis) is stored anew.
+        the claim is harmless. A task that the store has forgotten (an emptied Redis) is stored anew, with a new lease.
         Raises ClaimLost.
         """
 
@@ -93,8 +98,8 @@ class TaskStore(Protocol):
     async def release(self, claim: Claim, record: TaskRecord) -> None:
         """Store and publish the record and end the claim, so that the task can be taken at once. Raises ClaimLost."""
 
-    async def extend(self, claim: Claim, lease_seconds: float) -> bool:
-        """Let the lease, also one that ran out, end so many seconds from now; tell whether a cancel was requested.
+    async def extend(self, claim: Claim) -> bool:
+        """Let the lease, also one that ran out, begin again; tell whether a cancel was requested.
 
         Raises ClaimLost. A task that the store has forgotten is not lost: the next write stores it anew.
         """

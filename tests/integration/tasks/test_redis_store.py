@@ -36,13 +36,13 @@ CALLS: dict[str, Callable[[TaskStore], Awaitable[object]]] = {
     "ping": lambda store: store.ping(),
     "read": lambda store: store.read("task-1"),
     "take": lambda store: store.take(make_task("new"), expected_fence=0, owner="a", lease_seconds=30),
-    "write": lambda store: store.write(Claim("task-1", 1, "a"), make_task()),
-    "release": lambda store: store.release(Claim("task-1", 1, "a"), make_task()),
-    "extend": lambda store: store.extend(Claim("task-1", 1, "a"), 30),
+    "write": lambda store: store.write(Claim("task-1", 1, "a", 30), make_task()),
+    "release": lambda store: store.release(Claim("task-1", 1, "a", 30), make_task()),
+    "extend": lambda store: store.extend(Claim("task-1", 1, "a", 30)),
     "request_cancel": lambda store: store.request_cancel("task-1"),
     "watch": lambda store: anext(store.watch("task-1")),
     "page": lambda store: store.page(),
-    "put_output": lambda store: store.put_output(Claim("task-1", 1, "a"), 0, b"data"),
+    "put_output": lambda store: store.put_output(Claim("task-1", 1, "a", 30), 0, b"data"),
     "get_output": lambda store: store.get_output("task-1", 1, 0),
 }
 WRITING = ["take", "write", "release", "extend", "request_cancel", "put_output"]
@@ -74,7 +74,7 @@ class TestKeys:
         for end in State:
             claim = await claim_of(store, make_task(f"task-{end}"), lease_seconds=30)
             await store.put_output(claim, 0, b"data")
-            await store.extend(claim, 30)
+            await store.extend(claim)
             await store.request_cancel(claim.task_id)
             await store.write(claim, make_task(claim.task_id, state=end))
         await store.release(await claim_of(store, make_task("released")), make_task("released"))
@@ -161,9 +161,9 @@ class TestKeys:
                 return relay.requests - before
 
             assert await cost(store.take(make_task(), expected_fence=0, owner="a", lease_seconds=30)) == 1
-            claim = Claim("task-1", 1, "a")
+            claim = Claim("task-1", 1, "a", 30)
             assert await cost(store.write(claim, make_task(progress=0.5))) == 1
-            assert await cost(store.extend(claim, 30)) == 1
+            assert await cost(store.extend(claim)) == 1
             assert await cost(store.read("task-1")) == 1
             assert await cost(store.request_cancel("task-1")) == 1
             assert await cost(store.write(claim, make_task(state=State.SUCCEEDED))) == 1
@@ -356,7 +356,7 @@ class TestFollowing:
             await asyncio.wait_for(heard, 5)
         private_redis.stop()
         private_redis.start()
-        assert await store.extend(claim, 30) is True
+        assert await store.extend(claim) is True
         async with _hearing_cancels(store, private_redis) as heard:
             await other.request_cancel("task-1")
             assert await asyncio.wait_for(heard, 5) == "task-1"
@@ -416,7 +416,7 @@ class TestFaults:
         await asyncio.gather(*(store.read("task-1") for _ in range(20)))  # several connections, all dead soon
         private_redis.stop()
         private_redis.start()
-        await asyncio.gather(*(store.extend(claim, 30) for _ in range(20)))
+        await asyncio.gather(*(store.extend(claim) for _ in range(20)))
 
     async def test_connections_that_died_without_a_sign_cost_one_timeout(
         self, make_store: MakeStore, redis_server: RedisServer
@@ -438,9 +438,9 @@ class TestFaults:
             store = make_store(f"redis://127.0.0.1:{relay.port}")
             await _warm_up(store)
             relay.cut_before_next_answer()
-            assert await claim_of(store, make_task(), owner="a") == Claim("task-1", 1, "a")
+            assert await claim_of(store, make_task(), owner="a") == Claim("task-1", 1, "a", 30)
             relay.cut_before_next_answer()
-            await store.write(Claim("task-1", 1, "a"), make_task(state=State.SUCCEEDED, created_at=1000))
+            await store.write(Claim("task-1", 1, "a", 30), make_task(state=State.SUCCEEDED, created_at=1000))
             assert relay.cuts == 2
 
     @pytest.mark.parametrize("name", WRITING)
@@ -519,7 +519,7 @@ class TestFaults:
 async def _warm_up(store: TaskStore) -> None:
     """Open a connection and let Redis learn the scripts."""
     claim = await claim_of(store, make_task("warm-up"))
-    await store.extend(claim, 30)
+    await store.extend(claim)
     await store.request_cancel("warm-up")
     await store.write(claim, make_task("warm-up", state=State.SUCCEEDED))
     await store.read("warm-up")

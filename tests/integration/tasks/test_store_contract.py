@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -35,7 +36,7 @@ class TestOwning:
             nodes={"9": NodeProgress(max=20, value=7, ui={"seed": [2**63 + 1], "名": "ümlaut\n\0"})},
             attempts=[Attempt(number=1, instance="a", started_at=1732170000.123456)],
         )
-        assert await claim_of(store, record, owner="a") == Claim("task-1", 1, "a")
+        assert await claim_of(store, record, owner="a") == Claim("task-1", 1, "a", 30)
         assert await other.read("task-1") == Stored(record, 1, "a", cancel_requested=False)
 
     async def test_of_fifty_takers_exactly_one_becomes_owner(
@@ -69,7 +70,7 @@ class TestOwning:
     async def test_expired_lease_lets_another_take_over(self, store: TaskStore, other: TaskStore) -> None:
         await claim_of(store, make_task(), owner="a", lease_seconds=SHORT)
         await lease_to_end(other)
-        assert await claim_of(other, make_task(), fence=1, owner="b") == Claim("task-1", 2, "b")
+        assert await claim_of(other, make_task(), fence=1, owner="b") == Claim("task-1", 2, "b", 30)
 
     async def test_zombie_is_refused_everywhere(self, store: TaskStore, other: TaskStore) -> None:
         zombie = await claim_of(store, make_task(), owner="a", lease_seconds=SHORT)
@@ -82,7 +83,7 @@ class TestOwning:
         with pytest.raises(ClaimLost):
             await store.release(zombie, make_task())
         with pytest.raises(ClaimLost):
-            await store.extend(zombie, 30)
+            await store.extend(zombie)
         assert await other.read("task-1") == Stored(taken, 2, "b", cancel_requested=False)
         await other.write(claim, make_task(state=State.SUCCEEDED))
 
@@ -107,10 +108,51 @@ class TestOwning:
         claim = await claim_of(store, make_task(), owner="a", lease_seconds=SHORT)
         await lease_to_end(store)
         await store.write(claim, make_task(progress=0.5))
-        assert await store.extend(claim, 30) is False
+        assert await store.extend(replace(claim, lease_seconds=30)) is False
         stored = await store.read("task-1")
         assert stored
         assert (stored.owner, stored.record.progress) == ("a", 0.5)
+
+    async def test_take_can_be_repeated_until_it_is_answered(
+        self, store: TaskStore, other: TaskStore
+    ) -> None:
+        record = make_task()
+        claim = await claim_of(store, record, owner="a")
+        await store.write(claim, make_task(progress=0.5))
+        assert await claim_of(store, record, owner="a") == claim
+        stored = await other.read("task-1")
+        assert stored
+        assert (stored.record.progress, stored.fence) == (0.5, 1), "it only says again what was"
+        for stranger in (
+            store.take(record, expected_fence=0, owner="b", lease_seconds=30),
+            store.take(make_task(), expected_fence=0, owner="a", lease_seconds=30),
+        ):
+            assert isinstance(await stranger, Stored)
+
+    async def test_repeated_take_extends_a_lease_that_ran_out(self, store: TaskStore) -> None:
+        record = make_task()
+        claim = await claim_of(store, record, owner="a", lease_seconds=SHORT)
+        await lease_to_end(store)
+        assert await claim_of(store, record, owner="a", lease_seconds=30) == replace(claim, lease_seconds=30)
+        stored = await store.read("task-1")
+        assert stored
+        assert stored.owner == "a"
+
+    async def test_repeated_take_takes_nothing_from_those_who_came_after(
+        self, store: TaskStore, other: TaskStore
+    ) -> None:
+        record = make_task()
+        await claim_of(store, record, owner="a", lease_seconds=SHORT)
+        await lease_to_end(store)
+        claim = await claim_of(other, make_task(), fence=1, owner="b")
+        assert isinstance(await store.take(record, expected_fence=0, owner="a", lease_seconds=30), Stored)
+        await other.write(claim, make_task(state=State.SUCCEEDED))
+        assert isinstance(await store.take(record, expected_fence=0, owner="a", lease_seconds=30), Stored)
+
+    async def test_take_whose_claim_has_ended_is_not_repeated(self, store: TaskStore) -> None:
+        record = make_task()
+        await store.write(await claim_of(store, record, owner="a"), make_task(state=State.SUCCEEDED))
+        assert isinstance(await store.take(record, expected_fence=0, owner="a", lease_seconds=30), Stored)
 
     async def test_progress_does_not_extend_the_lease(self, store: TaskStore) -> None:
         claim = await claim_of(store, make_task(), lease_seconds=0.2)
@@ -131,7 +173,7 @@ class TestOwning:
         with pytest.raises(ClaimLost):
             await store.write(claim, make_task(state=State.RUNNING))
         with pytest.raises(ClaimLost):
-            await store.extend(claim, 30)
+            await store.extend(claim)
         assert await claim_of(other, make_task(), fence=1, owner="b")
 
     async def test_final_write_may_be_repeated_but_not_changed(self, store: TaskStore) -> None:
@@ -178,7 +220,7 @@ class TestOwning:
         await store.release(claim, queued)
         assert await other.read("task-1") == Stored(queued, 1, None, cancel_requested=False)
         with pytest.raises(ClaimLost):
-            await store.extend(claim, 30)
+            await store.extend(claim)
         assert (await claim_of(other, make_task(), fence=1, owner="b")).fence == 2
 
 
@@ -190,12 +232,11 @@ class TestForgetting:
         assert (await store.page()).records == ()
 
     async def test_running_task_stays_as_long_as_it_is_extended(self, make_stores: MakeStores) -> None:
-        store, _ = make_stores(record_ttl_seconds=0.2)
+        store, _ = make_stores(record_ttl_seconds=1.5)
         claim = await claim_of(store, make_task())
-        async with asyncio.timeout(5):
-            for _ in range(8):
-                await asyncio.sleep(0.05)  # half a second in all, which a task left alone would not live
-                await store.extend(claim, 30)
+        for _ in range(10):
+            await asyncio.sleep(0.2)  # two seconds in all, which a task left alone would not live
+            await store.extend(claim)
         assert await store.read("task-1")
 
     async def test_owner_of_forgotten_task_stores_its_result_anew(self, make_stores: MakeStores) -> None:
@@ -203,9 +244,23 @@ class TestForgetting:
         claim = await claim_of(store, make_task(), owner="a")
         await eventually(lambda: _is_gone(store))
         final = make_task(state=State.SUCCEEDED)
-        assert await store.extend(claim, 30) is False
+        assert await store.extend(claim) is False
         await store.write(claim, final)
         assert await store.read("task-1") == Stored(final, 1, None, cancel_requested=False)
+
+    async def test_progress_of_a_forgotten_task_stores_it_anew_with_its_owner(
+        self, make_stores: MakeStores
+    ) -> None:
+        store, other = make_stores(record_ttl_seconds=SHORT)
+        claim = await claim_of(store, make_task(), owner="a")
+        await eventually(lambda: _is_gone(store))
+
+        async def is_owned() -> bool:  # the record lives no longer than a moment, also the one stored anew
+            await store.write(claim, make_task(state=State.RUNNING))
+            stored = await other.read("task-1")
+            return stored is not None and (stored.fence, stored.owner) == (1, "a")
+
+        await eventually(is_owned)
 
     async def test_fence_of_forgotten_task_goes_on(self, make_stores: MakeStores) -> None:
         store, _ = make_stores(record_ttl_seconds=SHORT)
@@ -239,7 +294,7 @@ class TestCancelling:
                 assert (stored.owner, stored.cancel_requested) == ("a", True)
                 await asyncio.wait([heard], timeout=0.1)
             assert await heard == "task-1"
-        assert await store.extend(claim, 30) is True
+        assert await store.extend(claim) is True
 
     async def test_others_do_not_hear_it(self, store: TaskStore, other: TaskStore) -> None:
         await claim_of(store, make_task("of-a"), owner="a")
@@ -259,13 +314,13 @@ class TestCancelling:
         assert stored
         assert (stored.owner, stored.cancel_requested) == (None, True)
         await store.write(claim, make_task(state=State.RUNNING))
-        assert await store.extend(claim, 30) is True
+        assert await store.extend(claim) is True
 
     async def test_next_take_forgets_the_request(self, store: TaskStore) -> None:
         await store.write(await claim_of(store, make_task()), make_task(state=State.FAILED))
         await store.request_cancel("task-1")
         claim = await claim_of(store, make_task(), fence=1)
-        assert await store.extend(claim, 30) is False
+        assert await store.extend(claim) is False
 
 
 class TestWatching:
@@ -453,7 +508,7 @@ class TestClosing:
             store.read("task-1"),
             store.write(claim, make_task()),
             store.amend(make_task(state=State.FAILED), fence=1),
-            store.extend(claim, 30),
+            store.extend(claim),
             store.request_cancel("task-1"),
             store.page(),
             store.put_output(claim, 0, b""),
