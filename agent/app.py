@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from agent.api import health, hooks, middleware, openapi, run, socket, tasks
-from agent.api.keys import API_KEYS, BOARD, ENGINE, PARSING, RUNNER, SETTINGS
+from agent.api.keys import API_KEYS, BOARD, ENGINE, PARSING, RUNNER, SETTINGS, WARM_UP
 from agent.executor import Executor
 from agent.inputs.fetch import Fetcher
 from agent.inputs.guard import AllowList
@@ -24,6 +24,7 @@ from agent.settings import Settings, SettingsError, read_api_keys
 from agent.tasks.board import TaskBoard
 from agent.tasks.memory import MemoryStore
 from agent.tasks.store import TaskStore
+from agent.warm_up import WarmUp, read_warm_up
 from comfyui.client import Client
 from comfyui.engine import Engine, EngineState
 from comfyui.feed import Feed
@@ -132,6 +133,7 @@ def engine_limits(settings: Settings) -> EngineLimits:
 async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     """Start the parts one by one and stop them in reverse."""
     settings, board = app[SETTINGS], app[BOARD]
+    warm_up_request = read_warm_up(settings)
     url, launch = plan_engine(settings)
     client, feed = Client(url), Feed(url)
     fetcher = Fetcher(
@@ -147,12 +149,16 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     engine.on_change(lambda e: feed.resume() if e.state is EngineState.READY else feed.pause())
     limits = MediaLimits(max_bytes=settings.max_input_bytes, max_pixels=settings.max_input_pixels)
     resolver = InputResolver(client, fetcher, limits)
-    runner = Runner(settings, board, Executor(settings, engine, client, feed, resolver))
-    app[ENGINE], app[RUNNER] = engine, runner
+    executor = Executor(settings, engine, client, feed, resolver)
+    runner = Runner(settings, board, executor)
+    warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
+    app[ENGINE], app[RUNNER], app[WARM_UP] = engine, runner, warm_up
     engine.start()
     await feed.start()
     await runner.start()
+    warm_up.start()
     yield
+    await warm_up.stop()
     await runner.stop()
     await feed.stop()
     await engine.stop()
@@ -163,4 +169,5 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
 
 async def _drain(app: web.Application) -> None:
     """While the open requests still can be answered: let tasks finish, put the others back."""
+    await app[WARM_UP].stop()
     await app[RUNNER].drain()

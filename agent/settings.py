@@ -160,6 +160,10 @@ class Settings(BaseSettings):
         gt=0,
         description="A ComfyUI that answers no HTTP request for this long has hung: it is restarted.",
     )
+    warm_up: str | None = Field(
+        None,
+        description="A JSON file with a workflow to run once when the engine is up, so that its models are loaded.",
+    )
     nodes_allow: WordList = Field(
         default_factory=list,
         description="Comma-separated node classes that may run, * as wildcard. None: all.",

@@ -34,6 +34,7 @@ GROUPS = {
         "engine_start_seconds",
         "engine_silence_seconds",
         "engine_stall_seconds",
+        "warm_up",
     ),
     "Tasks": (
         "redis_url",

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.endpoint import Answer, Endpoint
-from agent.api.keys import ENGINE, RUNNER
+from agent.api.keys import ENGINE, RUNNER, WARM_UP
 from agent.api.models import Status
 from agent.api.render import json_response
 from agent.errors import EngineUnavailable, ShuttingDown
@@ -27,11 +27,16 @@ async def alive(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """200 when the engine is up and tasks are taken, else 503 with the reason."""
+    """200 when the engine is up and warm and tasks are taken, else 503 with the reason. A task that comes earlier
+    waits."""
     if request.app[RUNNER].is_stopping:
         raise ShuttingDown
     engine = request.app[ENGINE]
     if engine.state is EngineState.READY:
+        if request.app[WARM_UP].is_under_way:
+            raise EngineUnavailable(
+                "ComfyUI is up and runs the warm-up workflow.", engine=_shown(engine), retry_after=2
+            )
         return json_response({"status": "ready", "engine": _shown(engine)})
     raise _unavailable(engine)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_address
 
+import structlog
 from aiohttp import web
 
 from agent.api.endpoint import Answer, Endpoint
-from agent.api.keys import ENGINE, RUNNER, SETTINGS
+from agent.api.keys import ENGINE, RUNNER, SETTINGS, WARM_UP
 from agent.api.models import Status
 from agent.api.render import json_response
 from agent.errors import EngineFailed, HookNotAllowed
 from comfyui.engine import EngineState
 from comfyui.errors import EngineFailedError
+
+log = structlog.get_logger(__name__)
 
 #: Routes that the platform calls without our API key.
 HOOK_PATHS = ("/initialize", "/pre-stop")
@@ -22,24 +26,30 @@ INITIALIZE_SECONDS = 270
 
 
 async def initialize(request: web.Request) -> web.Response:
-    """Wait for the engine. An engine that only needs longer is no error: the first task will wait for it too.
+    """Wait for the engine, and for the warm-up workflow where there is one. Either of them may need longer than the
+    platform waits, which is no error: the first task will wait for it too. May be called again, also meanwhile.
 
-    One that cannot start is a 500, upon which the platform replaces the instance.
+    An engine that cannot start is a 500, upon which the platform replaces the instance.
     """
     _check_caller(request)
-    engine = request.app[ENGINE]
+    engine, warm_up = request.app[ENGINE], request.app[WARM_UP]
+    deadline = time.monotonic() + INITIALIZE_SECONDS
     try:
         await engine.wait_ready(INITIALIZE_SECONDS)
     except EngineFailedError as exc:
         if engine.state is EngineState.FAILED:
             reason = str(exc).partition("\n")[0]
             raise EngineFailed(f"ComfyUI cannot be started: {reason}") from None
-    return json_response({"status": "ok", "engine": engine.state})
+    is_over = await warm_up.wait(max(0, deadline - time.monotonic()))
+    if not is_over:
+        log.warning("warm_up.unfinished", note="the platform waits no longer; the first task will")
+    return json_response({"status": "ok", "engine": engine.state, "warming_up": not is_over})
 
 
 async def pre_stop(request: web.Request) -> web.Response:
     """Take no more tasks, and answer when those that run have finished or were put back."""
     _check_caller(request)
+    await request.app[WARM_UP].stop()
     await request.app[RUNNER].drain()
     return json_response({"status": "ok"})
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from agent.runner import Runner
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard
+from agent.warm_up import WarmUp
 from comfyui.engine import Engine
 
 SETTINGS = web.AppKey("settings", Settings)
@@ -18,3 +19,4 @@ PARSING = web.AppKey("parsing", asyncio.Semaphore)
 ENGINE = web.AppKey("engine", Engine)
 BOARD = web.AppKey("board", TaskBoard)
 RUNNER = web.AppKey("runner", Runner)
+WARM_UP = web.AppKey("warm_up", WarmUp)
