@@ -26,8 +26,8 @@ def written(folder: Path, graph: Any) -> str:
     return str(path)
 
 
-def slow_one(steps: int = 40) -> graphs.Graph:
-    steady = graphs.node("LabSteps", image=..., steps=steps, seconds=0.02)
+def slow_one(steps: int = 20) -> graphs.Graph:
+    steady = graphs.node("LabSteps", image=..., steps=steps, seconds=0.05)
     return graphs.chain(graphs.empty(graphs.RED), steady, graphs.save("warm-up"))
 
 
@@ -68,7 +68,7 @@ async def test_initialize_waits_for_the_one_run_however_often_it_is_called(
 async def test_initialize_answers_in_time_and_the_warm_up_goes_on(
     make_agent: MakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = await make_agent(engine=[], warm_up=written(tmp_path, slow_one(2000)), wait=False)
+    agent = await make_agent(engine=[], warm_up=written(tmp_path, slow_one(1000)), wait=False)
     await eventually(lambda: is_warming_up(agent))
     monkeypatch.setattr(hooks, "INITIALIZE_SECONDS", 0.01)
     for _ in range(2):
@@ -87,7 +87,7 @@ FAILING = {
     "its node raises": (graphs.raising(), {}),
     "it is refused": (graphs.chain(graphs.node("SaveImage", filename_prefix="x")), {}),
     "its class is unknown": ({"1": graphs.node("NoSuchNode")}, {}),
-    "it takes too long": (slow_one(2000), {"task_timeout_seconds": 1}),
+    "it takes too long": (slow_one(1000), {"task_timeout_seconds": 4}),
 }
 
 
@@ -96,12 +96,13 @@ async def test_warm_up_that_fails_costs_nothing(
     make_agent: MakeAgent, tmp_path: Path, graph: graphs.Graph, settings: dict[str, Any]
 ) -> None:
     agent = await make_agent(engine=[], warm_up=written(tmp_path, graph), **settings)
+    assert pictures(tmp_path) == 0
     assert (await agent.call("POST", "/initialize")).ok()["engine"] == "ready"
     assert color_of(*(await agent.run(graphs.painted(graphs.GREEN))).results("2")) == (0, 255, 0)
 
 
 async def test_engine_that_dies_of_it_is_restarted_without_it(make_agent: MakeAgent, tmp_path: Path) -> None:
-    agent = await make_agent(engine=[], warm_up=written(tmp_path, slow_one(2000)), wait=False)
+    agent = await make_agent(engine=[], warm_up=written(tmp_path, slow_one(1000)), wait=False)
     await eventually(lambda: is_warming_up(agent))
     assert agent.engine_pid is not None
     os.kill(agent.engine_pid, signal.SIGKILL)
@@ -111,7 +112,7 @@ async def test_engine_that_dies_of_it_is_restarted_without_it(make_agent: MakeAg
 
 
 async def test_pre_stop_gives_it_up(make_agent: MakeAgent, tmp_path: Path) -> None:
-    agent = await make_agent(engine=[], warm_up=written(tmp_path, slow_one(2000)), wait=False)
+    agent = await make_agent(engine=[], warm_up=written(tmp_path, slow_one(1000)), wait=False)
     await eventually(lambda: is_warming_up(agent))
     assert (await agent.get("/pre-stop")).status == 200
     await eventually(agent.engine.is_idle)
