@@ -1,0 +1,73 @@
+"""Who calls a trigger from outside, and the functions that tests deploy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+from comfyui.launch import dying_with_us
+from tests.gateway.cloud import Deployed
+from tests.gateway.function import Function, agent_command
+from tests.gateway.processes import own_port
+from tests.integration.agent.service import Agent, Answer, simulator_args
+
+PATIENCE_SECONDS = 60  # an instance may have to start first, on a machine that runs other tests beside
+
+#: Short enough to wait for, long enough for a loaded machine: an agent extends its leases every third of it.
+LEASE_SECONDS = 3.0
+
+
+class Caller(Agent):
+    """The client of an agent, for one behind a trigger: it sees nothing but HTTP."""
+
+    def __init__(self, deployed: Deployed) -> None:
+        self.url = deployed.url
+
+    async def __aenter__(self) -> Self:
+        self.http = aiohttp.ClientSession(self.url, timeout=aiohttp.ClientTimeout(total=PATIENCE_SECONDS))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.close()
+
+    async def invoke(self, body: Any, task_id: str, **headers: str) -> Answer:
+        """Asynchronously, under one name for the platform and the agent."""
+        return await self.submit(body, task_id, **{"X-Fc-Async-Task-Id": task_id, **headers})
+
+
+def echo(**changes: Any) -> Function:
+    """A container that says what it got."""
+    path = Path(__file__).with_name("echo.py")
+    values = {"name": "echo", "command": dying_with_us((sys.executable, str(path))), "max_instances": 1}
+    return Function(**{**values, **changes})
+
+
+def gpu_function(redis_url: str, prefix: str, *switches: str, **changes: Any) -> Function:
+    """The agent in role `all` beside the simulator, on the shared Redis. `environment` is added to it."""
+    environment = {
+        "AGENT_HOST": "127.0.0.1",  # in a container it is 0.0.0.0; tests stay on this machine
+        "AGENT_LOG_FORMAT": "json",
+        "AGENT_LEASE_SECONDS": str(LEASE_SECONDS),
+        "AGENT_ENGINE_SILENCE_SECONDS": "0.5",
+        "AGENT_SHUTDOWN_SECONDS": "1",
+        "REDIS_URL": redis_url,
+        "AGENT_REDIS_PREFIX": prefix,
+        **changes.pop("environment", {}),
+    }
+
+    def own(folder: Path) -> dict[str, str]:
+        return {
+            "COMFYUI_PORT": str(own_port()),
+            "COMFYUI_ARGS": simulator_args(folder / "engine", *switches),
+        }
+
+    values: dict[str, Any] = {
+        "name": "gpu",
+        "command": agent_command(),
+        "own": own,
+        "instance_concurrency": 4,
+    }
+    return Function(environment=environment, **{**values, **changes})
