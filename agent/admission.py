@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from agent.errors import AgentError, InstanceLost, StoreUnavailable, TaskCancelled, TaskConflict
+from agent.errors import AgentError, CallerGone, InstanceLost, StoreUnavailable, TaskCancelled, TaskConflict
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard, close_attempt
 from agent.tasks.claims import Decision, decide
@@ -24,12 +24,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a caller wants run. `extra_data` and `options` go to ComfyUI with the prompt."""
+    """What a caller wants run. `extra_data` and `options` go to ComfyUI with the prompt; `beside` is everything that
+    stood beside the workflow, as it was sent."""
 
     workflow: Workflow = field(repr=False)
     digest: str
     extra_data: dict[str, Any] = field(default_factory=dict, repr=False)
     options: dict[str, Any] = field(default_factory=dict)
+    beside: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def envelope(self) -> dict[str, Any]:
+        """The body that asks another agent for the same."""
+        return {**self.beside, "prompt": self.workflow.graph}
 
 
 def new_task_id() -> str:
@@ -90,9 +96,40 @@ class Admission:
             case _:
                 return None
 
+    async def announce(
+        self, request: RunRequest, task_id: str, *, deliver_until: float
+    ) -> tuple[TaskRecord, bool]:
+        """Store a task as queued and owned by nobody, for the instance that it will be delivered to; True says so.
+        False: the record is that of a task that an instance runs, or that is over.
+
+        Raises TaskConflict, StoreUnavailable.
+        """
+        fresh = self._first_record(request, task_id).changed(attempts=[], deliver_until=deliver_until)
+        record = fresh
+        taken = await self._take(record, 0)
+        while isinstance(taken, Stored):
+            before = taken.record
+            match decide(taken, request.digest, self._settings.max_attempts):
+                case (
+                    Decision.RUN
+                ):  # also where it was announced before: that delivery may never have been asked for
+                    attempts = close_attempt(before.attempts, Outcome.LOST)
+                    record = fresh.changed(created_at=before.created_at, attempts=attempts)
+                    taken = await self._take(record, taken.fence)
+                case Decision.JOIN | Decision.STORED:
+                    return before, False
+                case Decision.CONFLICT:
+                    raise TaskConflict(task_id=task_id)
+                case Decision.CANCEL:
+                    return await self.end_orphan(taken, TaskCancelled()), False
+                case Decision.EXHAUSTED:
+                    return await self.end_orphan(taken, InstanceLost()), False
+        await self._store.release(taken, record)
+        return record, True
+
     async def end_orphan(self, stored: Stored, error: AgentError) -> TaskRecord:
         """Finish a task whose owner is gone and that nobody will run; returns its final record."""
-        is_cancel = isinstance(error, TaskCancelled)
+        is_cancel = isinstance(error, TaskCancelled | CallerGone)
         outcome = Outcome.CANCELLED if is_cancel else Outcome.LOST
         record = stored.record.changed(
             state=State.CANCELLED if is_cancel else State.FAILED,

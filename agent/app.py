@@ -13,14 +13,15 @@ import structlog
 from aiohttp import web
 
 from agent.api import health, hooks, middleware, openapi, run, socket, tasks
-from agent.api.keys import API_KEYS, BOARD, ENGINE, PARSING, RUNNER, SETTINGS, WARM_UP
+from agent.api.keys import API_KEYS, BOARD, ENGINE, PARKING, PARSING, RUNNER, SETTINGS, WARM_UP
 from agent.executor import Executor
 from agent.inputs.fetch import Fetcher
 from agent.inputs.guard import AllowList
 from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
+from agent.parking import Parking
 from agent.runner import Runner
-from agent.settings import Settings, SettingsError, read_api_keys
+from agent.settings import Role, Settings, SettingsError, read_api_keys
 from agent.tasks.board import TaskBoard
 from agent.tasks.memory import MemoryStore
 from agent.tasks.store import TaskStore
@@ -61,7 +62,8 @@ def build_app(settings: Settings) -> web.Application:
     table = [e for group in (run, socket, tasks, health, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.on_response_prepare.append(middleware.show_to_page)
-    app.cleanup_ctx.append(_run_parts)
+    app[PARKING] = Parking(app[BOARD].store, max_bytes=settings.max_body_bytes)
+    app.cleanup_ctx.append(_run_front if settings.role is Role.FRONT else _run_parts)
     app.on_shutdown.append(_drain)
     return app
 
@@ -167,7 +169,20 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     await board.store.close()
 
 
+async def _run_front(app: web.Application) -> AsyncGenerator[None, None]:
+    from agent.front.function import EngineFunction  # noqa: PLC0415 - only a front needs an HTTP client of this kind
+    from agent.front.runner import FrontRunner  # noqa: PLC0415
+
+    function = EngineFunction(app[SETTINGS])
+    app[RUNNER] = FrontRunner(app[SETTINGS], app[BOARD], function, app[PARKING])
+    yield
+    await app[RUNNER].drain()
+    await function.close()
+    await app[BOARD].store.close()
+
+
 async def _drain(app: web.Application) -> None:
     """While the open requests still can be answered: let tasks finish, put the others back."""
-    await app[WARM_UP].stop()
+    if warm_up := app.get(WARM_UP):
+        await warm_up.stop()
     await app[RUNNER].drain()

@@ -58,8 +58,11 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="Port to listen on; overrides AGENT_PORT.", metavar="PORT"),
     ] = None,
+    role: Annotated[
+        str | None, typer.Option(help="all, engine or front; overrides AGENT_ROLE.", metavar="ROLE")
+    ] = None,
 ) -> None:
-    """Start the service: open the port, then start the engine."""
+    """Start the service: open the port, then start the engine. A front has none: it passes tasks on to one."""
     import asyncio  # noqa: PLC0415
 
     from agent.logs import configure_logs  # noqa: PLC0415
@@ -67,7 +70,7 @@ def serve(
     from agent.settings import SettingsError  # noqa: PLC0415
     from comfyui.errors import EngineFailedError  # noqa: PLC0415
 
-    settings = _load_settings(host=host, port=port)
+    settings = _load_settings(host=host, port=port, role=role)
     configure_logs(settings.log_format, settings.log_level)
     try:
         asyncio.run(run_service(settings))

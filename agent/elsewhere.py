@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from agent.admission import Admission
 from agent.errors import AgentError, StoreUnavailable, TaskCancelled, TaskNotFound, TaskTimeout
+from agent.service import Show
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard
 from agent.tasks.record import TaskRecord
 from agent.tasks.store import TaskStore
-
-#: Called with a record each time it has changed.
-Show = Callable[[TaskRecord], Awaitable[None]]
 
 
 class Elsewhere:

@@ -133,6 +133,12 @@ class BodyTooLarge(AgentError):
     status = 413
 
 
+class AsyncBodyTooLarge(AgentError):
+    """An asynchronous request may not be this large. Send it synchronously, or send input files as URLs."""
+
+    status = 413
+
+
 class BodyTooSlow(AgentError):
     """The request body did not arrive in time. Send input images as URLs, or try again."""
 
@@ -236,6 +242,28 @@ class EngineUnavailable(AgentError):
     status = 503
     transient = True
     default_retry_after = 5
+
+
+class EngineBusy(AgentError):
+    """Every GPU instance is taken, and no other can be started now. Try again later."""
+
+    status = 429
+    transient = True
+    default_retry_after = 10
+
+
+class EngineUnreachable(AgentError):
+    """The engine function did not answer, or its answer was lost. Send the same task again: it never runs twice."""
+
+    status = 502
+    transient = True
+    default_retry_after = 5
+
+
+class EngineAccessDenied(AgentError):
+    """The engine function refuses this front. Check AGENT_ENGINE_API_KEY and AGENT_ENGINE_AUTHORIZATION."""
+
+    status = 502
 
 
 class EngineFailed(AgentError):

@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
 from agent.admission import Admission, RunRequest
-from agent.elsewhere import Elsewhere, Show, show_all
+from agent.elsewhere import Elsewhere, show_all
 from agent.errors import (
     AgentError,
     CallerGone,
@@ -40,6 +39,7 @@ from agent.errors import (
 from agent.executor import Executor
 from agent.leases import Leases
 from agent.policy import check_policy
+from agent.service import Delivery, Show, TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard, close_attempt
 from agent.tasks.live import LiveTask
@@ -82,17 +82,8 @@ PUT_BACK_SECONDS = 10
 LOGGED_DETAIL = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A task that succeeded, and the bytes of its outputs in order. `is_kept`: others can fetch it too."""
-
-    record: TaskRecord
-    outputs: list[bytes] = field(repr=False)
-    is_kept: bool = True
-
-
-class Runner:
-    """Runs tasks on this instance. `start` and `stop` frame everything else."""
+class Runner(TaskService):
+    """Runs tasks on this instance's engine. `start` and `stop` frame everything else."""
 
     def __init__(self, settings: Settings, board: TaskBoard, executor: Executor) -> None:
         self.instance = uuid.uuid4().hex[:12]
@@ -109,8 +100,6 @@ class Runner:
         self._leases.start()
 
     async def drain(self) -> None:
-        """Take no more tasks, let running ones finish within the limit, put the others back. The second call waits
-        for the first one."""
         self._is_stopping = True
         if self._drain is None:
             self._drain = asyncio.create_task(self._empty())
@@ -138,12 +127,6 @@ class Runner:
         must_keep: bool = False,
         show: Show | None = None,
     ) -> Delivery:
-        """Run a workflow, or join the run of the same task, and return its result.
-
-        `must_keep`: somebody may poll for the result, so without a store the task is refused. `show` is called
-        with the record now and after changes. Raises the task's error if it fails. When the last one who waits for
-        a task is cancelled, the task is too.
-        """
         while True:
             admitted = await self._admit(request, task_id, is_background=False, must_keep=must_keep)
             task_id = admitted.id
@@ -163,12 +146,10 @@ class Runner:
             # Its owner is gone without an end, or with its caller while we waited too: the task may be ours now.
 
     async def submit(self, request: RunRequest, task_id: str | None = None) -> TaskRecord:
-        """Run a workflow in the background and return at once. Raises what admission finds wrong."""
         admitted = await self._admit(request, task_id, is_background=True, must_keep=True)
         return admitted.record if isinstance(admitted, LiveTask) else admitted
 
     async def cancel(self, task_id: str) -> TaskRecord:
-        """End a task wherever it runs; a task that is over stays as it is. Raises TaskNotFound."""
         try:
             async with asyncio.timeout(CANCEL_SECONDS):
                 if live := self._live.get(task_id):
@@ -182,13 +163,10 @@ class Runner:
             return await self._board.get(task_id)
 
     async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
-        """Write a refusal under its task-id, for callers who can only learn of it by polling. `request` is None
-        where it could not be read."""
         if not isinstance(error, TaskConflict):  # there the id belongs to another task
             await self._admission.reject(task_id, error, request)
 
     def queue(self) -> dict[str, Any]:
-        """What this instance does: ids of running and waiting tasks, and how many it takes."""
         by_state: dict[State, list[str]] = {State.RUNNING: [], State.QUEUED: []}
         for live in self._live.values():
             by_state[live.record.state].append(live.id)
@@ -201,6 +179,10 @@ class Runner:
     @property
     def is_stopping(self) -> bool:
         return self._is_stopping
+
+    @property
+    def can_submit(self) -> bool:
+        return not self._settings.behind_gateway
 
     @property
     def _capacity(self) -> int:

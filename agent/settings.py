@@ -94,8 +94,20 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("AGENT_PORT", "FC_CUSTOM_LISTEN_PORT"),
         description="Port to listen on; without it FC_CUSTOM_LISTEN_PORT counts. 0 takes a free one.",
     )
-    role: Role = Field(
-        Role.ALL, description="What this instance does: all or engine; front is not built yet."
+    role: Role = Field(Role.ALL, description="What this instance does: all, engine or front.")
+    engine_url: HttpUrl | None = Field(
+        None, description="front: the address of the engine function, which runs the tasks."
+    )
+    engine_api_key: SecretStr | None = Field(
+        None, description="front: sent to the engine function as X-Api-Key."
+    )
+    engine_authorization: SecretStr | None = Field(
+        None, description="front: sent to the engine function as Authorization, for the platform's own check."
+    )
+    async_body_bytes: int = Field(
+        128 * 1024,
+        gt=0,
+        description="front: largest asynchronous request that the platform takes; beyond it inputs are parked.",
     )
     invocation: Invocation = Field(
         Invocation.AUTO, description="Who answers 202 to asynchronous callers: auto, gateway or standalone."
@@ -222,10 +234,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{' and '.join(n.upper() for n in named)} contradict each other: set one of them"
             )
-        if self.comfyui_url is None and self.port == self.comfyui_port:
+        if self.role is not Role.FRONT and self.comfyui_url is None and self.port == self.comfyui_port:
             raise ValueError("AGENT_PORT and COMFYUI_PORT are the same: each server needs a port of its own")
-        if self.role is Role.FRONT:
-            raise ValueError("AGENT_ROLE=front is not built yet; use all or engine")
+        return self
+
+    @model_validator(mode="after")
+    def _front_has_what_it_needs(self) -> Self:
+        if self.role is Role.FRONT and self.engine_url is None:
+            raise ValueError("AGENT_ROLE=front needs AGENT_ENGINE_URL, the address of the engine function")
+        if self.role is Role.FRONT and self.redis_url is None:
+            raise ValueError("AGENT_ROLE=front needs REDIS_URL: it answers for tasks that others run")
         return self
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.endpoint import Answer, Endpoint
-from agent.api.keys import ENGINE, RUNNER, WARM_UP
+from agent.api.keys import BOARD, ENGINE, RUNNER, WARM_UP
 from agent.api.models import Status
 from agent.api.render import json_response
 from agent.errors import EngineUnavailable, ShuttingDown
@@ -20,18 +20,23 @@ async def alive(request: web.Request) -> web.Response:
     503 with the reason once the engine has been given up, so that a platform replaces an instance that can do no
     work. An engine that starts, restarts or is away for a moment is none of its business.
     """
-    engine = request.app[ENGINE]
+    engine = request.app.get(ENGINE)
+    if engine is None:  # a front
+        return json_response({"status": "ok"})
     if engine.state is EngineState.FAILED:
         raise _unavailable(engine)
     return json_response({"status": "ok", "engine": _shown(engine)})
 
 
 async def ready(request: web.Request) -> web.Response:
-    """200 when the engine is up and warm and tasks are taken, else 503 with the reason. A task that comes earlier
-    waits."""
+    """200 when the engine is up and warm (of a front: the task store is there) and tasks are taken, else 503 with the
+    reason. A task that comes earlier waits."""
     if request.app[RUNNER].is_stopping:
         raise ShuttingDown
-    engine = request.app[ENGINE]
+    engine = request.app.get(ENGINE)
+    if engine is None:  # a front needs the task store in the engine's place
+        await request.app[BOARD].store.ping()
+        return json_response({"status": "ready"})
     if engine.state is EngineState.READY:
         if request.app[WARM_UP].is_under_way:
             raise EngineUnavailable(

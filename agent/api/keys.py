@@ -6,7 +6,8 @@ import asyncio
 
 from aiohttp import web
 
-from agent.runner import Runner
+from agent.parking import Parking
+from agent.service import TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard
 from agent.warm_up import WarmUp
@@ -18,5 +19,7 @@ API_KEYS = web.AppKey("api_keys", tuple[bytes, ...])
 PARSING = web.AppKey("parsing", asyncio.Semaphore)
 ENGINE = web.AppKey("engine", Engine)
 BOARD = web.AppKey("board", TaskBoard)
-RUNNER = web.AppKey("runner", Runner)
+PARKING = web.AppKey("parking", Parking)
+#: The runner of this instance's engine, or that of a front, which has neither engine nor warm-up.
+RUNNER: web.AppKey[TaskService] = web.AppKey("runner", TaskService)
 WARM_UP = web.AppKey("warm_up", WarmUp)

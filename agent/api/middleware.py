@@ -34,7 +34,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OPEN_PATHS = ("/healthz", "/readyz", *HOOK_PATHS)
 
 #: Request headers that a page of another origin may set.
-PAGE_HEADERS = ("Content-Type", "Authorization", "X-Api-Key", "task-id", "X-Fc-Invocation-Type")
+PAGE_HEADERS = ("Content-Type", "Authorization", "X-Api-Key", "task-id", "X-Fc-Invocation-Type", "Prefer")
 
 
 #: The platform's ids are UUIDs, or a number, a dash and twelve more.

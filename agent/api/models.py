@@ -23,7 +23,7 @@ class RunOptions(BaseModel):
     """What may stand beside the workflow in `{"prompt": workflow, ...}`.
 
     They go to ComfyUI as they are. `client_id` and `prompt_id` are accepted from ComfyUI's own clients, and ignored:
-    the agent has its own.
+    the agent has its own. `parked` comes from an agent in front, which has put long inputs into the shared store.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,6 +34,7 @@ class RunOptions(BaseModel):
     partial_execution_targets: list[StrictStr] | None = None
     client_id: Any = None
     prompt_id: Any = None
+    parked: dict[str, dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]] | None = None
 
     @field_validator("extra_data")
     @classmethod

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, PayloadEncodingError
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from agent.admission import RunRequest
-from agent.api.keys import PARSING, SETTINGS
+from agent.api.keys import PARKING, PARSING, SETTINGS
 from agent.api.models import RunOptions
 from agent.errors import (
     BodyTooLarge,
@@ -26,6 +27,9 @@ from agent.errors import (
 )
 from comfyui.errors import InvalidWorkflowError
 from comfyui.workflow import LONGEST_NAME, Workflow
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: A body up to this size is parsed on the event loop; a larger one in a thread.
 INLINE_BYTES = 64 * 1024
@@ -43,11 +47,19 @@ async def read_run_request(request: web.Request) -> RunRequest:
 
 async def parse_run_request(app: web.Application, body: bytes) -> RunRequest:
     """As `read_run_request`, for a body that is here already. Raises WorkflowTooLarge, and those for its content."""
-    max_nodes = app[SETTINGS].max_nodes
-    if len(body) <= INLINE_BYTES:
-        return parse_body(body, max_nodes)
+    max_nodes, is_small = app[SETTINGS].max_nodes, len(body) <= INLINE_BYTES
+    envelope = parse_envelope(body) if is_small else await _in_thread(app, parse_envelope, body)
+    if envelope.options.parked is not None:
+        graph = await app[PARKING].restore(envelope.graph, envelope.options.parked)
+        return await _in_thread(app, check_envelope, envelope._replace(graph=graph), max_nodes)
+    if is_small:
+        return check_envelope(envelope, max_nodes)
+    return await _in_thread(app, check_envelope, envelope, max_nodes)
+
+
+async def _in_thread(app: web.Application, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     async with app[PARSING]:
-        return await asyncio.to_thread(parse_body, body, max_nodes)
+        return await asyncio.to_thread(work, *args, **kwargs)
 
 
 def find_task_id(request: web.Request) -> str | None:
@@ -91,12 +103,26 @@ async def _read_body(request: web.Request) -> bytes:
         raise InvalidRequest("The body is not what its Content-Encoding or its length says.") from None
 
 
-def parse_body(body: bytes, max_nodes: int) -> RunRequest:
+class Envelope(NamedTuple):
+    """A body taken apart: the graph, which is still unchecked, and what stood beside it, as sent and as understood."""
+
+    graph: Any
+    beside: dict[str, Any]
+    options: RunOptions
+
+
+def parse_envelope(body: bytes) -> Envelope:
+    """Raises InvalidJson, InvalidOptions. Takes a while for megabytes."""
     try:
         data = from_json(body, allow_inf_nan=False)
     except ValueError as exc:
         raise InvalidJson(f"The body is not JSON: {exc}. Send the workflow as application/json.") from None
-    graph, options = _split(data)
+    return _split(data)
+
+
+def check_envelope(envelope: Envelope, max_nodes: int) -> RunRequest:
+    """Raises WorkflowTooLarge, InvalidWorkflow. Takes a while for megabytes."""
+    graph, options = envelope.graph, envelope.options
     if isinstance(graph, dict) and len(graph) > max_nodes:
         raise WorkflowTooLarge(
             f"The workflow has {len(graph)} nodes, more than {max_nodes}.", limit=max_nodes
@@ -106,17 +132,18 @@ def parse_body(body: bytes, max_nodes: int) -> RunRequest:
         digest = workflow.digest(options.partial_execution_targets)
     except InvalidWorkflowError as exc:
         raise InvalidWorkflow(str(exc), node_id=exc.node_id, input=exc.input_name) from None
-    return RunRequest(workflow, digest, options.extra_data or {}, options.for_engine())
+    beside = {name: value for name, value in envelope.beside.items() if name != "parked"}
+    return RunRequest(workflow, digest, options.extra_data or {}, options.for_engine(), beside)
 
 
-def _split(data: Any) -> tuple[Any, RunOptions]:
+def _split(data: Any) -> Envelope:
     """A body is the workflow itself or an envelope around it. A node may be called "prompt", but has a class."""
     is_envelope = isinstance(data, dict) and "prompt" in data and not _is_node(data["prompt"])
     if not is_envelope:
-        return data, RunOptions()
-    options = {name: value for name, value in data.items() if name != "prompt"}
+        return Envelope(data, {}, RunOptions())
+    beside = {name: value for name, value in data.items() if name != "prompt"}
     try:
-        return data["prompt"], RunOptions.model_validate(options)
+        return Envelope(data["prompt"], beside, RunOptions.model_validate(beside))
     except ValidationError as exc:
         found = exc.errors()[0]
         name = ".".join(str(part) for part in found["loc"])[:LONGEST_NAME]

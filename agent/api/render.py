@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from agent.errors import AgentError
-from agent.runner import Delivery
+from agent.service import Delivery, Forwarded
 from agent.tasks.record import TaskRecord
 
 #: Up to this many bytes of outputs are encoded on the event loop; more in a thread.
@@ -40,8 +40,10 @@ def progress_map(record: TaskRecord) -> dict[str, Any]:
     return {node_id: node.model_dump(exclude_none=True) for node_id, node in record.nodes.items()}
 
 
-async def result_body(delivery: Delivery) -> bytes:
+async def result_body(delivery: Delivery | Forwarded) -> bytes:
     """The final progress map as JSON, each output as base64 in the order of its node's `images`."""
+    if isinstance(delivery, Forwarded):
+        return delivery.body
     if sum(map(len, delivery.outputs)) <= INLINE_BYTES:
         return _encode(delivery)
     return await asyncio.to_thread(_encode, delivery)

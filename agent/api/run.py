@@ -11,7 +11,7 @@ from agent.api.models import Accepted, NodeResult, RunBody
 from agent.api.parse import check_task_id, find_task_id, read_run_request
 from agent.api.render import error_response, json_response, progress_map, result_body
 from agent.errors import AgentError, InvalidQuery
-from agent.runner import Delivery
+from agent.service import Delivery
 from agent.tasks.record import State
 
 #: Makes Function Compute deliver an asynchronous task again; without it any answer counts as a success.
@@ -48,20 +48,24 @@ async def status(request: web.Request) -> web.Response:
 
 async def _run(request: web.Request, wanted: RunRequest, task_id: str | None) -> web.Response:
     runner = request.app[RUNNER]
-    if _is_async(request) and not request.app[SETTINGS].behind_gateway:
+    if _is_async(request) and runner.can_submit:
         record = await runner.submit(wanted, task_id)
         headers = {"task-id": record.id, "Location": f"/api/tasks/{record.id}"}
         return json_response({"task_id": record.id, "state": record.state}, status=202, headers=headers)
     may_be_polled = _may_be_polled(request, task_id)
     delivery = await runner.run(wanted, task_id, must_keep=may_be_polled)
-    headers = {"task-id": delivery.record.id}
+    headers = {"task-id": delivery.task_id}
     if may_be_polled and not delivery.is_kept:
         headers |= DELIVER_AGAIN
     return web.Response(body=await result_body(delivery), content_type="application/json", headers=headers)
 
 
 def _is_async(request: web.Request) -> bool:
-    return request.headers.get("X-Fc-Invocation-Type", "").lower() == "async"
+    """The platform's own header, or the standard one (RFC 7240), which no gateway in front of a front acts upon."""
+    preferences = ",".join(request.headers.getall("Prefer", ())).lower().split(",")
+    return request.headers.get("X-Fc-Invocation-Type", "").lower() == "async" or "respond-async" in (
+        preference.partition(";")[0].strip() for preference in preferences
+    )
 
 
 def _may_be_polled(request: web.Request, task_id: str | None) -> bool:
@@ -93,6 +97,12 @@ ENDPOINTS = [
                 "header",
                 {"type": "string", "enum": ["Sync", "Async"]},
                 "Async: answer 202 at once and run in the background.",
+            ),
+            Parameter(
+                "Prefer",
+                "header",
+                {"type": "string"},
+                "respond-async: the same, where a gateway would keep the other header to itself.",
             ),
         ),
         RunBody,

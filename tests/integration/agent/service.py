@@ -169,8 +169,14 @@ class Agent:
         assert pid is None or not Path(f"/proc/{pid}").exists(), "the engine outlived the agent"
 
     @property
+    def parts(self) -> web.Application:
+        """What the service consists of, under the keys of agent/api/keys.py."""
+        return self._runner.app
+
+    @property
     def engine_pid(self) -> int | None:
-        return self._runner.app[ENGINE].pid
+        engine = self._runner.app.get(ENGINE)  # a front has none
+        return engine.pid if engine else None
 
     async def call(self, method: str, path: str, **how: Any) -> Answer:
         async with self.http.request(method, path, allow_redirects=False, **how) as response:

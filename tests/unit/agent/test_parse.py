@@ -10,7 +10,8 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.api.parse import INLINE_BYTES, check_task_id, find_task_id, parse_body
+from agent.admission import RunRequest
+from agent.api.parse import INLINE_BYTES, check_envelope, check_task_id, find_task_id, parse_envelope
 from agent.errors import (
     AgentError,
     InvalidJson,
@@ -25,8 +26,12 @@ MAX_NODES = 100
 GRAPH: dict[str, Any] = {"1": {"class_type": "EmptyImage", "inputs": {"width": 8}}}
 
 
+def parse_body(body: bytes) -> RunRequest:
+    return check_envelope(parse_envelope(body), MAX_NODES)
+
+
 async def parse(data: Any) -> Any:
-    return parse_body(data if isinstance(data, bytes) else json.dumps(data).encode(), MAX_NODES)
+    return parse_body(data if isinstance(data, bytes) else json.dumps(data).encode())
 
 
 async def refusal(data: Any) -> AgentError:
@@ -261,7 +266,7 @@ JSON = st.recursive(
 @given(JSON.map(lambda data: json.dumps(data).encode()) | st.binary(max_size=40))
 async def test_no_body_raises_anything_but_our_errors(body: bytes) -> None:
     try:
-        request = parse_body(body, MAX_NODES)
+        request = parse_body(body)
     except AgentError as error:
         assert error.status == 400  # noqa: PT017 - either outcome is right
         return

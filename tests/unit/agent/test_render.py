@@ -17,7 +17,7 @@ from agent.api.render import (
     result_body,
 )
 from agent.errors import AgentError, NodeFailed, QueueFull
-from agent.runner import Delivery
+from agent.service import Delivery
 from agent.tasks.record import NodeProgress, Output, State, TaskRecord
 
 FILE = {"filename": "a.png", "subfolder": "", "type": "output"}

@@ -132,6 +132,14 @@ def test_names_of_others_are_none_of_ours(load: Load, name: str) -> None:
     load({name: "x"})
 
 
+def test_front_needs_a_function_and_a_store(load: Load) -> None:
+    given = {"AGENT_ROLE": "front", "AGENT_ENGINE_URL": "https://gpu.example", "REDIS_URL": "redis://r"}
+    assert load(given).role is Role.FRONT
+    for missing in ("AGENT_ENGINE_URL", "REDIS_URL"):
+        with pytest.raises(SettingsError, match=missing):
+            load({**given, missing: ""})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -140,7 +148,6 @@ def test_names_of_others_are_none_of_ours(load: Load, name: str) -> None:
         ("AGENT_PORT", "65536"),
         ("FC_CUSTOM_LISTEN_PORT", "x"),
         ("AGENT_ROLE", "boss"),
-        ("AGENT_ROLE", "front"),
         ("AGENT_INVOCATION", "maybe"),
         ("AGENT_CONCURRENCY", "0"),
         ("AGENT_QUEUE_SIZE", "-1"),

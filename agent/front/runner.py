@@ -1,0 +1,297 @@
+"""A task's life as the front sees it: known already? -> announce -> forward -> pass the answer on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from pydantic_core import to_json
+
+from agent.admission import Admission, RunRequest, new_task_id
+from agent.elsewhere import Elsewhere, show_all
+from agent.errors import (
+    AgentError,
+    CallerGone,
+    EngineUnreachable,
+    QueueFull,
+    ShuttingDown,
+    StoreUnavailable,
+    TaskCancelled,
+    TaskConflict,
+    TaskNotFound,
+)
+from agent.front.function import EngineFunction, FunctionBroke
+from agent.parking import Parking
+from agent.policy import check_policy
+from agent.service import Delivery, Forwarded, Show, TaskService
+from agent.settings import Settings
+from agent.tasks.board import TaskBoard
+from agent.tasks.record import State, TaskRecord
+
+log = structlog.get_logger(__name__)
+
+#: Pauses before a broken call is made again, in seconds. The same task-id never runs twice.
+RETRY_PAUSES = (0.5, 2, 5)
+
+#: How long a cancel waits for the instance that runs the task before it answers what is known.
+CANCEL_SECONDS = 3
+
+#: How long the end of given up tasks may take at shutdown.
+STOP_SECONDS = 5
+
+RETRY_AFTER_SECONDS = 2
+
+
+class FrontRunner(TaskService):
+    """Has the engine function run tasks. What it knows of them it reads from the shared store."""
+
+    def __init__(
+        self, settings: Settings, board: TaskBoard, function: EngineFunction, parking: Parking
+    ) -> None:
+        self._settings, self._board, self._function, self._parking = settings, board, function, parking
+        self._admission = Admission(settings, board, uuid.uuid4().hex[:12])
+        self._elsewhere = Elsewhere(settings, board, self._admission)
+        self._flights: dict[str, _Flight] = {}
+        self._is_stopping = False
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
+    @property
+    def can_submit(self) -> bool:
+        return True
+
+    async def run(
+        self,
+        request: RunRequest,
+        task_id: str | None = None,
+        *,
+        must_keep: bool = False,
+        show: Show | None = None,
+    ) -> Delivery | Forwarded:
+        flight = await self._find_flight(task_id) if task_id else None
+        if flight is None:
+            self._check(request)
+            flight = _Flight(task_id or new_task_id(), request, is_named=task_id is not None)
+            flight.begin(self._fly(flight, must_keep=must_keep))
+            self._flights[flight.id] = flight
+        elif flight.request.digest != request.digest:
+            raise TaskConflict(task_id=task_id)
+        return await self._attend(flight, show)
+
+    async def submit(self, request: RunRequest, task_id: str | None = None) -> TaskRecord:
+        self._check(request)
+        body = await self._parking.shrink(request.envelope(), self._settings.async_body_bytes)
+        task_id = task_id or new_task_id()
+        record, is_new = await self._admission.announce(
+            request, task_id, deliver_until=time.time() + self._settings.delivery_seconds
+        )
+        if is_new:
+            try:
+                await self._hand_over(body, task_id)
+            except AgentError as error:
+                await self._give_up(task_id, error)
+                raise
+            log.info("task.submitted", task_id=task_id, bytes=len(body))
+        return record
+
+    async def cancel(self, task_id: str) -> TaskRecord:
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                record = await self._elsewhere.cancel(task_id)
+        except TimeoutError:
+            return await self._board.get(task_id)
+        if (flight := self._flights.get(task_id)) and record.state is State.CANCELLED:
+            flight.stop(TaskCancelled())  # the platform may still be looking for an instance
+        return record
+
+    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
+        if not isinstance(error, TaskConflict):  # there the id belongs to another task
+            await self._admission.reject(task_id, error, request)
+
+    def queue(self) -> dict[str, Any]:
+        return {"running": list(self._flights), "queued": [], "capacity": self._capacity}
+
+    async def drain(self) -> None:
+        self._is_stopping = True
+        await self._wait_for_flights(self._settings.shutdown_seconds)
+        for flight in tuple(self._flights.values()):
+            flight.stop(ShuttingDown(retry_after=RETRY_AFTER_SECONDS))
+        await self._wait_for_flights(STOP_SECONDS)
+
+    @property
+    def _capacity(self) -> int:
+        return self._settings.concurrency + self._settings.queue_size
+
+    def _check(self, request: RunRequest) -> None:
+        if self._is_stopping:
+            raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
+        if len(self._flights) >= self._capacity:
+            raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
+        check_policy(request.workflow, allow=self._settings.nodes_allow, deny=self._settings.nodes_deny)
+
+    async def _find_flight(self, task_id: str) -> _Flight | None:
+        """The task's flight, unless its end is decided: whoever joined it then would share an end that is not his."""
+        while (flight := self._flights.get(task_id)) and flight.verdict is not None:
+            await flight.ended()
+        return flight
+
+    async def _wait_for_flights(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for flight in tuple(self._flights.values()):
+                    await flight.ended()
+
+    async def _attend(self, flight: _Flight, show: Show | None) -> Delivery | Forwarded:
+        """Wait for a task's answer. Whoever leaves last takes it with him."""
+        showing = asyncio.create_task(self._show(flight, show)) if show is not None else None
+        flight.waiters += 1
+        try:
+            return await flight.answer()
+        finally:
+            flight.waiters -= 1
+            if flight.waiters == 0:
+                flight.stop(CallerGone())
+            if showing is not None:
+                showing.cancel()
+                await asyncio.gather(showing, return_exceptions=True)
+
+    async def _show(self, flight: _Flight, show: Show) -> None:
+        """Show what the store learns of the task; without a store, nothing."""
+        await flight.announced.wait()
+        with suppress(TaskNotFound, StoreUnavailable):
+            await show_all(self._board.follow(flight.id), show)
+
+    async def _fly(self, flight: _Flight, *, must_keep: bool) -> Delivery | Forwarded:
+        """Take one task to its answer, whatever happens."""
+        structlog.contextvars.bind_contextvars(task_id=flight.id)
+        try:
+            while True:
+                known = await self._announce(flight, must_keep=must_keep)
+                answer = await self._wait_out(known) if known is not None else await self._forward(flight)
+                if answer is not None:
+                    return answer
+        except asyncio.CancelledError:
+            await self._give_up(flight.id, flight.verdict or CallerGone())
+            raise
+        except AgentError as error:
+            log.info("task.refused", error=error.code)
+            await self._give_up(flight.id, error)
+            raise
+        finally:
+            del self._flights[flight.id]
+
+    async def _announce(self, flight: _Flight, *, must_keep: bool) -> TaskRecord | None:
+        """Let the store show the task as queued; the record of one that an instance runs or that is over."""
+        # Nobody but us delivers this one: it counts as lost when we must have given up.
+        patience = self._settings.engine_start_seconds + self._settings.task_timeout_seconds
+        try:
+            record, is_announced = await self._admission.announce(
+                flight.request, flight.id, deliver_until=time.time() + patience
+            )
+        except StoreUnavailable as error:
+            if must_keep:
+                raise
+            log.warning("task.not_recorded", reason=error.detail)
+            return None
+        flight.is_announced = True
+        flight.announced.set()
+        return None if is_announced else record
+
+    async def _wait_out(self, record: TaskRecord) -> Delivery | None:
+        """The result of a task that an instance runs or has ended; None when its instance dies without an end."""
+        if not record.state.is_final:
+            record = await self._elsewhere.watch(record.id)
+        if not record.state.is_final:
+            return None
+        if record.error is not None:
+            raise AgentError.from_dict(record.error, record.id)
+        return Delivery(record, await self._board.outputs(record.id))
+
+    async def _forward(self, flight: _Flight) -> Delivery | Forwarded | None:
+        body = await asyncio.to_thread(to_json, flight.request.envelope())
+        # Without a record, an id would only make the other agent refuse a result that it cannot keep.
+        task_id = flight.id if flight.is_named or flight.is_announced else None
+        for pause in (*RETRY_PAUSES, None):
+            try:
+                result = await self._function.run(body, task_id)
+                return Forwarded(result.task_id, result.body, result.is_kept)
+            except (FunctionBroke, ShuttingDown) as exc:
+                log.warning("function.broke", reason=str(exc))
+                if (known := await self._find_running(flight.id)) is not None:
+                    return await self._wait_out(known)
+                if pause is None:
+                    raise EngineUnreachable from None
+            await asyncio.sleep(pause)
+        return None
+
+    async def _find_running(self, task_id: str) -> TaskRecord | None:
+        """The record, where an instance still runs the task or has ended it; its answer alone was lost.
+
+        Raises EngineUnreachable without a store: then nobody knows, and the task must not run twice.
+        """
+        try:
+            stored = await self._board.store.read(task_id)
+        except StoreUnavailable:
+            raise EngineUnreachable(task_id=task_id) from None
+        if stored is None or (stored.owner is None and not stored.record.state.is_final):
+            return None
+        return stored.record
+
+    async def _hand_over(self, body: bytes, task_id: str) -> None:
+        """Submit until it is known to be accepted. One that was accepted twice still runs once."""
+        for pause in (*RETRY_PAUSES, None):
+            try:
+                return await self._function.submit(body, task_id)
+            except FunctionBroke as exc:
+                log.warning("function.broke", task_id=task_id, reason=str(exc))
+                if pause is None:
+                    raise EngineUnreachable from None
+                await asyncio.sleep(pause)
+        return None
+
+    async def _give_up(self, task_id: str, error: AgentError) -> None:
+        """End a task that no instance has taken. The record of one that an instance has is that instance's."""
+        with suppress(StoreUnavailable):
+            stored = await self._board.store.read(task_id)
+            if stored is not None and stored.owner is None and not stored.record.state.is_final:
+                await self._admission.end_orphan(stored, error)
+
+
+class _Flight:
+    """A task on its way to its answer. Requests only wait for it. `is_named`: by the caller; `is_announced`: the
+    store knows it."""
+
+    def __init__(self, task_id: str, request: RunRequest, *, is_named: bool) -> None:
+        self.id, self.request, self.is_named = task_id, request, is_named
+        self.is_announced = False
+        self.announced = asyncio.Event()
+        self.waiters = 0
+        self.verdict: AgentError | None = None
+        self._work: asyncio.Task[Delivery | Forwarded] | None = None
+
+    def begin(self, work: Coroutine[Any, Any, Delivery | Forwarded]) -> None:
+        self._work = asyncio.create_task(work, name=f"flight {self.id}")
+
+    async def ended(self) -> None:
+        if self._work is not None:
+            await asyncio.wait((self._work,))
+
+    async def answer(self) -> Delivery | Forwarded:
+        """The answer once it is there. Raises the task's error."""
+        await self.ended()
+        if self._work is None or self._work.cancelled():
+            raise self.verdict or ShuttingDown()
+        return self._work.result()
+
+    def stop(self, verdict: AgentError) -> None:
+        """End it early with this error, unless it has ended or an earlier one counts."""
+        if self._work is not None and not self._work.done() and self.verdict is None:
+            self.verdict = verdict
+            self._work.cancel()
