@@ -12,7 +12,7 @@ from comfyui.launch import dying_with_us
 from tests.gateway.cloud import Deployed
 from tests.gateway.function import Function, agent_command
 from tests.gateway.processes import own_port
-from tests.integration.agent.service import Agent, Answer, simulator_args
+from tests.integration.agent.service import Agent, Answer, EngineView, eventually, simulator_args
 
 PATIENCE_SECONDS = 60  # an instance may have to start first, on a machine that runs other tests beside
 
@@ -36,6 +36,28 @@ class Caller(Agent):
     async def invoke(self, body: Any, task_id: str, **headers: str) -> Answer:
         """Asynchronously, under one name for the platform and the agent."""
         return await self.submit(body, task_id, **{"X-Fc-Async-Task-Id": task_id, **headers})
+
+    async def until_running(self, task_id: str, seconds: float) -> dict[str, Any]:
+        """The record as soon as an engine executes the task, which may not have arrived anywhere yet."""
+
+        async def look() -> Any:
+            answer = await self.get(f"/api/tasks/{task_id}")
+            is_running = answer.status == 200 and answer.json["state"] == "running"
+            return is_running and answer.json["current_node"] and answer.json
+
+        found: dict[str, Any] = await eventually(look, seconds)
+        return found
+
+
+async def count_prompts(function: Deployed) -> int:
+    """How many prompts the engines of a function that live have been given. Ask once: asking is a prompt too."""
+    total = 0
+    for instance in function.fleet.alive:
+        engine = EngineView(f"http://127.0.0.1:{instance.environment['COMFYUI_PORT']}")
+        with instance.awake():
+            total += await engine.number()
+        await engine.http.close()
+    return total
 
 
 def echo(**changes: Any) -> Function:

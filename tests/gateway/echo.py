@@ -1,7 +1,7 @@
 """A container for the tests of the platform itself: it says what it got, and misbehaves on request.
 
-Its routes: anything (an echo as JSON), /slow?seconds=S, /status?code=N&fc=V, /large?bytes=N, /headers?bytes=N, /ticks,
-/socket, /exit. HEALTH and INITIALIZE in the environment are the statuses of the two checks.
+Its routes: anything (an echo as JSON), /slow?seconds=S, /status?code=N&fc=V, /large?bytes=N, /headers?bytes=N, /secrets,
+/ticks, /socket, /exit. HEALTH and INITIALIZE in the environment are the statuses of the two checks.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ async def headers(request: web.Request) -> web.Response:
     return web.Response(headers={"X-Long": "x" * int(request.query["bytes"])})
 
 
+async def secrets(request: web.Request) -> web.Response:
+    """What no container should ever do."""
+    return web.Response(text=request.headers["x-fc-access-key-secret"])
+
+
 async def ticks(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
@@ -93,7 +98,7 @@ async def initialize(_request: web.Request) -> web.Response:
 
 def main() -> None:
     app = web.Application(client_max_size=2**30)
-    for handler in (slow, status, large, headers, ticks, socket, healthz):
+    for handler in (slow, status, large, headers, secrets, ticks, socket, healthz):
         app.router.add_get(f"/{handler.__name__}", handler)
     app.router.add_post("/status", status)
     app.router.add_post("/slow", slow)

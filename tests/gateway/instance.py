@@ -67,6 +67,7 @@ class Instance:
         self.id = f"c-{uuid.uuid4().hex[:12]}"
         self.folder = folder / self.id
         self.port = own_port()
+        self.environment: dict[str, str] = {}
         self.phase = Phase.STARTING
         self.taken = 0
         self.billed_seconds = 0
@@ -96,9 +97,8 @@ class Instance:
     async def start(self) -> None:
         """TCP check, POST /initialize, first health check; then it is ready. Raises StartFailed."""
         self.folder.mkdir(parents=True)
-        self._tree = await ProcessTree.start(
-            self.function.command, self._environment(), self.folder, self.log
-        )
+        self.environment = self._environment()
+        self._tree = await ProcessTree.start(self.function.command, self.environment, self.folder, self.log)
         self._note(What.STARTED)
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15 * 60),
