@@ -95,6 +95,59 @@ def demo(
     raise typer.Exit(run_demo(out, pace))
 
 
+@app.command()
+def provision(
+    manifest: Annotated[str, typer.Argument(help="YAML file; deploy/models.yaml shows what it may hold.")],
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="Models folder. Default: the manifest's root, else COMFYUI_ROOT/models.", metavar="DIR"
+        ),
+    ] = None,
+    comfyui: Annotated[
+        str | None,
+        typer.Option(help="ComfyUI's folder, for custom nodes. Default: COMFYUI_ROOT.", metavar="DIR"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done; nothing is changed or downloaded.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every model again and compare its SHA-256.")
+    ] = False,
+) -> None:
+    """Put the models and custom nodes of a manifest in place. What is there already is left alone.
+
+    Exit code: 0 if everything is in place, 1 if something could not be put there, 2 if the manifest is wrong.
+    """
+    from pathlib import Path  # noqa: PLC0415
+
+    from agent.provision.display import display_for_terminal  # noqa: PLC0415
+    from agent.provision.errors import ManifestError  # noqa: PLC0415
+    from agent.provision.manifest import load_manifest  # noqa: PLC0415
+    from agent.provision.run import Wanted, run_until_stopped  # noqa: PLC0415
+
+    try:
+        wanted = load_manifest(Path(manifest))
+    except ManifestError as exc:
+        for sentence in exc.args[:-1]:
+            typer.echo(f"comfyui-agent: {sentence}", err=True)
+        _stop(exc.args[-1], WRONG_USE)
+    engine = comfyui or os.environ.get("COMFYUI_ROOT") or None
+    folder = models or wanted.root or (engine and os.path.join(engine, "models"))  # noqa: PTH118
+    if wanted.custom_nodes and not engine:
+        _stop(f"{manifest}: custom_nodes needs ComfyUI's folder: --comfyui or COMFYUI_ROOT.", WRONG_USE)
+    if not folder:
+        _stop(f"{manifest}: nothing names the models folder: --models, `root` or COMFYUI_ROOT.", WRONG_USE)
+    what = Wanted(wanted, Path(folder), Path(engine) if engine else None, os.environ, dry_run, verify)
+    try:
+        all_well = run_until_stopped(what, display_for_terminal())
+    except OSError as exc:
+        _stop(f"{exc.filename or folder} cannot be used: {exc.strerror or exc}.")
+    if all_well is None:
+        _stop("stopped; the next run goes on where this one ended.")
+    raise typer.Exit(0 if all_well else 1)
+
+
 def _load_settings(**given: Any) -> Settings:
     from agent.inputs.guard import AllowList  # noqa: PLC0415
     from agent.settings import SettingsError, load_settings  # noqa: PLC0415
