@@ -20,6 +20,7 @@ from agent.inputs.guard import AllowList
 from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
 from agent.parking import Parking
+from agent.provision.prelude import after_provisioning
 from agent.runner import Runner
 from agent.settings import Role, Settings, SettingsError, read_api_keys
 from agent.tasks.board import TaskBoard
@@ -111,6 +112,8 @@ def plan_engine(settings: Settings) -> tuple[str, Launch | None]:
             "engine.simulated", note="no COMFYUI_ROOT, COMFYUI_COMMAND or COMFYUI_URL: pictures are stand-ins"
         )
         argv = simulator_command(port, args)
+    if settings.provision:
+        argv = after_provisioning(settings.provision, argv)
     if shutil.which("setpriv") is None:
         log.warning(
             "engine.untied", note="no setpriv (util-linux): an agent that is killed leaves its engine behind"

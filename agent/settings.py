@@ -158,6 +158,10 @@ class Settings(BaseSettings):
         description="How long a platform that queues requests may go on delivering one; later it counts as lost.",
     )
     max_attempts: int = Field(3, ge=1, description="How often a task is tried before it fails for good.")
+    provision: str | None = Field(
+        None,
+        description="A manifest of models to put in place before the engine starts (docs/provisioning.md).",
+    )
     engine_start_seconds: float = Field(600, gt=0, description="How long ComfyUI may take to become ready.")
     engine_silence_seconds: float = Field(
         2, gt=0, description="Without an event for this long, a running prompt is looked up over HTTP."
@@ -234,6 +238,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{' and '.join(n.upper() for n in named)} contradict each other: set one of them"
             )
+        if self.comfyui_url is not None and self.provision:
+            raise ValueError("AGENT_PROVISION is for an engine that the agent starts, not for COMFYUI_URL")
         if self.role is not Role.FRONT and self.comfyui_url is None and self.port == self.comfyui_port:
             raise ValueError("AGENT_PORT and COMFYUI_PORT are the same: each server needs a port of its own")
         return self

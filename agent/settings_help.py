@@ -31,6 +31,7 @@ GROUPS = {
         "comfyui_command",
         "comfyui_url",
         "comfyui_port",
+        "provision",
         "engine_start_seconds",
         "engine_silence_seconds",
         "engine_stall_seconds",

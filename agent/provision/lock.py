@@ -9,6 +9,7 @@ whether it is renewed, since clocks of machines differ. A holder that was frozen
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import time
@@ -46,7 +47,7 @@ class Lock:
         while not self._try_create():
             found = _look(self._file)
             if found is None:
-                continue
+                continue  # it was given back at this moment
             if found != seen:
                 seen, since = found, time.monotonic()
             if _owner_is_dead(found.owner) or time.monotonic() - since > self._stale_seconds:
@@ -90,8 +91,8 @@ class Lock:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            if self.is_held():
-                with suppress(OSError):
+            with suppress(OSError):
+                if self.is_held():
                     os.utime(self._file)
 
 
@@ -99,8 +100,10 @@ def _look(file: Path) -> _Seen | None:
     try:
         with file.open("rb") as opened:
             return _Seen(opened.read(), os.fstat(opened.fileno()).st_mtime_ns)
-    except FileNotFoundError:
-        return None
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ESTALE):  # ESTALE: deleted by another NFS client while we look
+            return None
+        raise
 
 
 def _process(pid: int) -> list[str] | None:
