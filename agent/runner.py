@@ -42,6 +42,7 @@ from agent.policy import check_policy
 from agent.service import Delivery, Show, TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard, close_attempt
+from agent.tasks.keeper import Keeper
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
 from agent.tasks.store import ClaimLost
@@ -69,7 +70,7 @@ CANCEL_SECONDS = 3
 STORE_SECONDS = 600
 
 #: The same for the result of a caller who waits and gets it in any case: enough for a Redis that is restarted.
-#: Without it the record would say that the task was lost, though its caller had its pictures.
+#: Until it is stored, the record says that the task was lost, though its caller had its pictures.
 CALLER_STORE_SECONDS = 3
 
 #: Sent as Retry-After when the queue is full.
@@ -92,12 +93,14 @@ class Runner(TaskService):
         self._admission = Admission(settings, board, self.instance)
         self._elsewhere = Elsewhere(settings, board, self._admission)
         self._leases = Leases(board.store, self._live, self.instance, settings.lease_seconds)
+        self._keeper = Keeper(board.store, max_bytes=settings.memory_output_bytes)
         self._is_stopping = False
         self._drain: asyncio.Task[None] | None = None
         self._claiming = 0  # tasks between the check for room and their place among the live ones
 
     async def start(self) -> None:
         self._leases.start()
+        self._keeper.start()
 
     async def drain(self) -> None:
         self._is_stopping = True
@@ -117,6 +120,7 @@ class Runner(TaskService):
         """Drain, then end everything that was started."""
         await self.drain()
         await self._leases.stop()
+        await self._keeper.stop()
         await self._executor.stop()
 
     async def run(
@@ -335,6 +339,7 @@ class Runner(TaskService):
         found = error.to_dict() if error else None
         try:
             await live.settle(
+                self._keeper,
                 patience_seconds=STORE_SECONDS if live.must_keep else CALLER_STORE_SECONDS,
                 state=state,
                 error=found,
