@@ -145,6 +145,12 @@ class BodyTooSlow(AgentError):
     status = 408
 
 
+class AnswerTooLarge(AgentError):
+    """The answer is larger than this server may send. Ask for a smaller batch or for "outputs": "url"."""
+
+    status = 413
+
+
 class InvalidTaskId(AgentError):
     """A task-id is 1 to 128 of A-Z a-z 0-9 . _ : - and begins with a letter, a digit or an underscore."""
 
@@ -217,6 +223,12 @@ class OutputNotFound(AgentError):
     status = 404
 
 
+class RangeNotSatisfiable(AgentError):
+    """The output does not have the bytes that the Range header asks for."""
+
+    status = 416
+
+
 # Busy, not ready.
 
 
@@ -274,6 +286,14 @@ class EngineFailed(AgentError):
 
 class StoreUnavailable(AgentError):
     """The task store cannot be reached, so the result of an asynchronous task could not be kept. Try again later."""
+
+    status = 503
+    transient = True
+    default_retry_after = 5
+
+
+class ObjectStoreUnavailable(AgentError):
+    """The object store cannot be used now. Try again later."""
 
     status = 503
     transient = True

@@ -37,6 +37,13 @@ class Invocation(StrEnum):
     STANDALONE = "standalone"  #: this agent; the run goes on in the background
 
 
+class Outputs(StrEnum):
+    """How outputs reach the caller."""
+
+    INLINE = "inline"  #: as base64 in the answer; kept in the task store
+    URL = "url"  #: as URLs; kept in the object store
+
+
 class LogFormat(StrEnum):
     """How log lines look."""
 
@@ -132,6 +139,49 @@ class Settings(BaseSettings):
     max_nodes: int = Field(2000, gt=0, description="Most nodes of one workflow.")
     max_input_bytes: int = Field(64 * 2**20, gt=0, description="Largest input file, decoded or downloaded.")
     max_input_pixels: int = Field(100_000_000, gt=0, description="Largest input picture, width times height.")
+    input_buckets: WordList = Field(
+        default_factory=list,
+        description="Comma-separated buckets, or bucket/prefix, that s3:// and oss:// inputs may name. None: none.",
+    )
+    outputs: Outputs = Field(
+        Outputs.INLINE,
+        description="How outputs reach the caller where the request does not say: inline, or url (object store).",
+    )
+    max_answer_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="Largest answer; a larger one has URLs instead. Default: 32 MiB behind a gateway, else none.",
+    )
+    object_store: str | None = Field(
+        None,
+        description="Where outputs may be kept: s3://bucket/prefix (also R2, MinIO) or oss://bucket/prefix.",
+    )
+    object_store_endpoint: HttpUrl | None = Field(
+        None,
+        description="Address of the object store. Default: Amazon's, or OSS of the region, inside it on FC.",
+    )
+    object_store_public_endpoint: HttpUrl | None = Field(
+        None, description="Address for signed URLs where callers reach the store by another one than we do."
+    )
+    object_store_region: str | None = Field(
+        None, description="Region of the buckets; R2's is auto. Default: AWS_REGION, for OSS FC_REGION."
+    )
+    object_store_key_id: SecretStr | None = Field(
+        None, description="Access key. Default: AWS_ACCESS_KEY_ID, for OSS ALIBABA_CLOUD_ACCESS_KEY_ID."
+    )
+    object_store_key_secret: SecretStr | None = Field(
+        None, description="Its secret. Default: AWS_SECRET_ACCESS_KEY or ALIBABA_CLOUD_ACCESS_KEY_SECRET."
+    )
+    object_store_token: SecretStr | None = Field(
+        None,
+        description="Token of a key that is lent. Default: AWS_SESSION_TOKEN or ALIBABA_CLOUD_SECURITY_TOKEN.",
+    )
+    object_store_timeout_seconds: float = Field(
+        60, gt=0, description="How long one transfer to or from the object store may take, retries included."
+    )
+    signed_url_seconds: int = Field(
+        3600, ge=1, le=604_800, description="How long a signed URL of an output can be used; at most a week."
+    )
     queue_size: int = Field(
         64, ge=0, description="Tasks that may wait on this instance beside those in the engine."
     )
@@ -147,7 +197,7 @@ class Settings(BaseSettings):
     memory_output_bytes: int = Field(
         256 * 2**20,
         gt=0,
-        description="Bytes of outputs kept in memory, without REDIS_URL or while Redis is away; the oldest go first.",
+        description="Without REDIS_URL: bytes of outputs kept for later; the oldest go first.",
     )
     lease_seconds: float = Field(
         30, gt=0, description="A task whose instance is silent for this long is lost."
@@ -242,6 +292,8 @@ class Settings(BaseSettings):
             raise ValueError("AGENT_PROVISION is for an engine that the agent starts, not for COMFYUI_URL")
         if self.role is not Role.FRONT and self.comfyui_url is None and self.port == self.comfyui_port:
             raise ValueError("AGENT_PORT and COMFYUI_PORT are the same: each server needs a port of its own")
+        if self.outputs is Outputs.URL and self.object_store is None:
+            raise ValueError("AGENT_OUTPUTS=url needs a place for the files: set AGENT_OBJECT_STORE")
         return self
 
     @model_validator(mode="after")
@@ -261,6 +313,13 @@ class Settings(BaseSettings):
         if self.invocation is Invocation.AUTO:
             return bool(os.environ.get("FC_FUNCTION_NAME") and os.environ.get("FC_INSTANCE_ID"))
         return self.invocation is Invocation.GATEWAY
+
+    @property
+    def answer_limit(self) -> int | None:
+        """Largest answer in bytes; None: any. Function Compute answers a larger one with an error of its own."""
+        if self.max_answer_bytes is None and self.behind_gateway:
+            return 32 * 2**20
+        return self.max_answer_bytes
 
 
 class SettingsError(ValueError):

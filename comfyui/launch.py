@@ -20,6 +20,7 @@ SECRET_NAMES = (
     "AGENT_*",
     "REDIS_URL",
     "ALIBABA_CLOUD_*",
+    "AWS_*",
     "*_SECRET*",
     "FC_*ACCESS_KEY*",
     "FC_*SECURITY_TOKEN*",

@@ -3,10 +3,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from tests.object_store import Bucket, S3Server
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +20,23 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One for all tests: leave it running and use buckets of your own."""
+    from tests.object_store import S3Server  # noqa: PLC0415 - takes a second, and few tests need it
+
+    server = S3Server()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> Bucket:
+    """A bucket of the test's own."""
+    return s3_server.bucket()
 
 
 @pytest.fixture

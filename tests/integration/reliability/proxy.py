@@ -19,6 +19,7 @@ class TcpProxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self.refuses = False  #: new connections are closed at once
+        self.refused = 0  #: how many were
         self.silenced = b""  #: connections whose first bytes hold this get nothing back any more: half-open
 
     async def __aenter__(self) -> Self:
@@ -50,6 +51,7 @@ class TcpProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuses:
+            self.refused += 1
             writer.transport.abort()
             return
         try:

@@ -108,6 +108,7 @@ def test_environment_loses_secrets_and_keeps_the_rest():
     secrets = (
         *("AGENT_API_KEYS", "REDIS_URL", "ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_SECURITY_TOKEN"),
         *("MY_SECRET", "AWS_SECRET_ACCESS_KEY", "FC_ACCESS_KEY_ID", "accessKeySecret", "securityToken"),
+        *("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
     )
     kept = ("PATH", "CUDA_VISIBLE_DEVICES", "HF_TOKEN", "HF_HOME", "FC_REGION", "COMFYUI_ROOT")
     environment = child_environment(dict.fromkeys(secrets + kept, "x"))
