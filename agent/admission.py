@@ -10,9 +10,9 @@ from typing import Any
 import structlog
 
 from agent.errors import AgentError, CallerGone, InstanceLost, StoreUnavailable, TaskCancelled, TaskConflict
-from agent.settings import Settings
+from agent.settings import Outputs, Settings
 from agent.tasks.board import TaskBoard, close_attempt
-from agent.tasks.claims import Decision, Take, decide
+from agent.tasks.claims import Decision, decide
 from agent.tasks.live import LiveTask
 from agent.tasks.progress import Progress
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
@@ -24,14 +24,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a caller wants run. `extra_data` and `options` go to ComfyUI with the prompt; `beside` is everything that
-    stood beside the workflow, as it was sent."""
+    """What a caller wants run. `extra_data` and `options` go to ComfyUI with the prompt; `outputs` says how the caller
+    wants them, if he says so; `beside` is everything that stood beside the workflow, as it was sent."""
 
     workflow: Workflow = field(repr=False)
     digest: str
     extra_data: dict[str, Any] = field(default_factory=dict, repr=False)
     options: dict[str, Any] = field(default_factory=dict)
     beside: dict[str, Any] = field(default_factory=dict, repr=False)
+    outputs: Outputs | None = None
 
     def envelope(self) -> dict[str, Any]:
         """The body that asks another agent for the same."""
@@ -58,12 +59,18 @@ class Admission:
         Raises TaskConflict, and StoreUnavailable where the task `must_keep` its result for somebody who polls.
         """
         record = self._first_record(request, task_id or new_task_id())
-        taken = await self._try(self._take(record, 0), must_keep=must_keep)
+        try:
+            taken: Claim | Stored | None = await self._take(record, 0)
+        except StoreUnavailable as error:
+            if must_keep:
+                raise
+            log.warning("task.not_recorded", task_id=record.id, reason=error.detail)
+            taken = None
         while isinstance(taken, Stored):
             match decide(taken, request.digest, self._settings.max_attempts):
                 case Decision.RUN:
                     record = self._next_record(taken.record, record)
-                    taken = await self._try(self._take(record, taken.fence), must_keep=must_keep)
+                    taken = await self._take(record, taken.fence)
                 case Decision.JOIN:
                     return self._board.live.get(record.id) or taken.record
                 case Decision.STORED:
@@ -100,7 +107,7 @@ class Admission:
         """
         fresh = self._first_record(request, task_id).changed(attempts=[], deliver_until=deliver_until)
         record = fresh
-        taken = await self._take(record, 0).on(self._store)
+        taken = await self._take(record, 0)
         while isinstance(taken, Stored):
             before = taken.record
             match decide(taken, request.digest, self._settings.max_attempts):
@@ -109,7 +116,7 @@ class Admission:
                 ):  # also where it was announced before: that delivery may never have been asked for
                     attempts = close_attempt(before.attempts, Outcome.LOST)
                     record = fresh.changed(created_at=before.created_at, attempts=attempts)
-                    taken = await self._take(record, taken.fence).on(self._store)
+                    taken = await self._take(record, taken.fence)
                 case Decision.JOIN | Decision.STORED:
                     return before, False
                 case Decision.CONFLICT:
@@ -133,7 +140,7 @@ class Admission:
             queue_position=None,
             finished_at=time.time(),
         )
-        taken = await self._take(record, stored.fence).on(self._store)
+        taken = await self._take(record, stored.fence)
         if isinstance(taken, Stored):
             return taken.record  # somebody was quicker
         await self._store.write(taken, record)
@@ -156,7 +163,7 @@ class Admission:
             workflow_digest=request.digest if request else "",
         )
         try:
-            taken = await self._take(record, 0).on(self._store)
+            taken = await self._take(record, 0)
             if isinstance(taken, Claim):
                 await self._store.write(taken, record)
         except (StoreUnavailable, ClaimLost) as exc:
@@ -179,15 +186,7 @@ class Admission:
         attempts = [*close_attempt(stored.attempts, Outcome.LOST), attempt]
         return fresh.changed(created_at=stored.created_at, attempts=attempts)
 
-    def _take(self, record: TaskRecord, fence: int) -> Take:
-        return Take(record, fence, self._instance, self._settings.lease_seconds)
-
-    async def _try(self, take: Take, *, must_keep: bool) -> Claim | Stored | Take:
-        """The answer to a take; the take itself where the store gave none and the task may run without a record."""
-        try:
-            return await take.on(self._store)
-        except StoreUnavailable as error:
-            if must_keep:
-                raise
-            log.warning("task.not_recorded", task_id=take.record.id, reason=error.detail)
-            return take
+    async def _take(self, record: TaskRecord, fence: int) -> Claim | Stored:
+        return await self._store.take(
+            record, expected_fence=fence, owner=self._instance, lease_seconds=self._settings.lease_seconds
+        )

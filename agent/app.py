@@ -19,6 +19,8 @@ from agent.inputs.fetch import Fetcher
 from agent.inputs.guard import AllowList
 from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
+from agent.objects import open_object_store
+from agent.outputs.keep import OutputKeeper
 from agent.parking import Parking
 from agent.provision.prelude import after_provisioning
 from agent.runner import Runner
@@ -59,7 +61,13 @@ def build_app(settings: Settings) -> web.Application:
     app[API_KEYS] = read_api_keys(settings)
     if not app[API_KEYS] and not settings.behind_gateway:
         log.warning("agent.open", note="no AGENT_API_KEYS: whoever reaches the port can run workflows")
-    app[BOARD] = TaskBoard(build_store(settings), max_attempts=settings.max_attempts)
+    app[BOARD] = TaskBoard(
+        build_store(settings),
+        max_attempts=settings.max_attempts,
+        objects=open_object_store(settings),
+        signed_url_seconds=settings.signed_url_seconds,
+        answer_limit=settings.answer_limit,
+    )
     table = [e for group in (run, socket, tasks, health, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.on_response_prepare.append(middleware.show_to_page)
@@ -155,7 +163,8 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     limits = MediaLimits(max_bytes=settings.max_input_bytes, max_pixels=settings.max_input_pixels)
     resolver = InputResolver(client, fetcher, limits)
     executor = Executor(settings, engine, client, feed, resolver)
-    runner = Runner(settings, board, executor)
+    keeper = OutputKeeper(settings, board.objects, is_shared=board.store.is_shared)
+    runner = Runner(settings, board, executor, keeper)
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[ENGINE], app[RUNNER], app[WARM_UP] = engine, runner, warm_up
     engine.start()

@@ -191,7 +191,7 @@ class AgentClient:
         cancels the run, so for long ones, or over a bad line, `submit` and `wait` are the better pair.
         """
         task_id = task_id or new_task_id()
-        return _read_result(self._post_run(workflow, task_id, {}, timeout), task_id)
+        return self._read_result(self._post_run(workflow, task_id, {}, timeout), task_id)
 
     def submit(self, workflow: Workflow, task_id: str | None = None) -> str:
         """Hand a workflow over to be run in the background; returns its task-id at once.
@@ -235,8 +235,7 @@ class AgentClient:
 
     def fetch_output(self, task_id: str, number: int) -> bytes:
         """The bytes of one output; they are numbered from 0 as in the record's `outputs`."""
-        path = f"{_task_path(task_id)}/outputs/{number:d}"
-        return self._request("GET", path, allow_redirects=True).content
+        return self._fetch(f"{_task_path(task_id)}/outputs/{number:d}")
 
     def cancel(self, task_id: str) -> dict[str, Any]:
         """End a task; returns its record. A task that is over stays as it is."""
@@ -253,6 +252,40 @@ class AgentClient:
                 return False
             raise
         return True
+
+    def _read_result(self, response: requests.Response, task_id: str) -> Result:
+        nodes, outputs = _read_object(response), list[OutputFile]()
+        for node_id, node in nodes.items():
+            results = [base64.b64decode(text, validate=True) for text in node.pop("results", [])]
+            results += [self._fetch(url) for url in node.pop("urls", [])]
+            for entry, data in zip(node["images"], results, strict=bool(results)):
+                outputs.append(OutputFile(node_id, entry["filename"], data))
+        return Result(response.headers.get("task-id", task_id), nodes, outputs)
+
+    def _fetch(self, url: str) -> bytes:
+        """A file of the agent, by its path, or of the object store, by a signed URL."""
+        if not url.startswith("/"):
+            return self._get_signed(url)
+        try:
+            return self._request("GET", url, allow_redirects=True).content
+        except AgentRequestError as error:
+            if error.code != "AnswerTooLarge":
+                raise
+            limits = error.body["error"]
+        step, parts = limits["limit"], list[bytes]()
+        for first in range(0, limits["bytes"], step):
+            wanted = {"Range": f"bytes={first}-{first + step - 1}"}
+            parts.append(self._request("GET", url, headers=wanted).content)
+        return b"".join(parts)
+
+    def _get_signed(self, url: str) -> bytes:
+        """What lies at a URL of another host, which is not told the API key, and whose query is a secret."""
+        shown = url.partition("?")[0]
+        headers = {_Session.KEY_HEADER: None}  # leaves the session's own out
+        response = _reaching(shown, lambda: self._session.get(url, headers=headers, timeout=self.timeout))
+        if not response.ok:
+            raise _not_an_agent(response.status_code, f"{shown} answers {response.status_code}", None)
+        return response.content
 
     def _post_run(
         self, workflow: Workflow, task_id: str, headers: dict[str, str], timeout: float
@@ -420,15 +453,6 @@ def _read_object(response: requests.Response) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _not_an_agent(response.status_code, "no JSON object", response.text[:1000])
     return found
-
-
-def _read_result(response: requests.Response, task_id: str) -> Result:
-    nodes, outputs = _read_object(response), list[OutputFile]()
-    for node_id, node in nodes.items():
-        results = node.pop("results", [])
-        for entry, encoded in zip(node["images"], results, strict=bool(results)):
-            outputs.append(OutputFile(node_id, entry["filename"], base64.b64decode(encoded, validate=True)))
-    return Result(response.headers.get("task-id", task_id), nodes, outputs)
 
 
 def _error_of(response: requests.Response) -> AgentRequestError:

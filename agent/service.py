@@ -17,10 +17,11 @@ Show = Callable[[TaskRecord], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A task that succeeded, and the bytes of its outputs in order. `is_kept`: others can fetch it too."""
+    """A task that succeeded, and the bytes of its outputs in order; None for those that are answered by URL.
+    `is_kept`: others can fetch it too."""
 
     record: TaskRecord
-    outputs: list[bytes] = field(repr=False)
+    outputs: list[bytes | None] = field(repr=False)
     is_kept: bool = True
 
     @property

@@ -16,14 +16,16 @@ from pydantic import (
     field_validator,
 )
 
-from agent.tasks.record import NodeProgress, State, TaskRecord
+from agent.settings import Outputs
+from agent.tasks.record import NodeProgress, Output, State, TaskRecord
 
 
 class RunOptions(BaseModel):
     """What may stand beside the workflow in `{"prompt": workflow, ...}`.
 
-    They go to ComfyUI as they are. `client_id` and `prompt_id` are accepted from ComfyUI's own clients, and ignored:
-    the agent has its own. `parked` comes from an agent in front, which has put long inputs into the shared store.
+    They go to ComfyUI as they are, but for `outputs`: "inline" wants them as base64 in the answer, "url" as signed URLs
+    of the object store. `client_id` and `prompt_id` are accepted from ComfyUI's own clients, and ignored: the agent has
+    its own. `parked` comes from an agent in front, which has put long inputs into the shared store.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -32,6 +34,7 @@ class RunOptions(BaseModel):
     front: StrictBool | None = None
     number: FiniteFloat | None = None
     partial_execution_targets: list[StrictStr] | None = None
+    outputs: Outputs | None = None
     client_id: Any = None
     prompt_id: Any = None
     parked: dict[str, dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]] | None = None
@@ -71,9 +74,22 @@ class RunBody(RootModel[RunEnvelope | Graph]):
 
 
 class NodeResult(NodeProgress):
-    """A node's progress with its outputs as padded base64, in the order of `images`."""
+    """A node's progress with its outputs in the order of `images`: as padded base64, or as URLs."""
 
     results: list[str] = Field(default_factory=list)
+    urls: list[str] = Field(default_factory=list)
+
+
+class OutputView(Output):
+    """An output; where it lies in the object store with a URL that anybody can read it by for a while."""
+
+    signed_url: str | None = None
+
+
+class TaskView(TaskRecord):
+    """A task as it is answered."""
+
+    outputs: list[OutputView] = Field(default_factory=list)  # type: ignore[assignment] # a list of what it was
 
 
 class Accepted(BaseModel):
@@ -86,7 +102,7 @@ class Accepted(BaseModel):
 class TaskPage(BaseModel):
     """Tasks, newest first. `next` is the `before` of the page after this one; null on the last."""
 
-    tasks: list[TaskRecord]
+    tasks: list[TaskView]
     next: str | None
 
 

@@ -133,7 +133,9 @@ def check_envelope(envelope: Envelope, max_nodes: int) -> RunRequest:
     except InvalidWorkflowError as exc:
         raise InvalidWorkflow(str(exc), node_id=exc.node_id, input=exc.input_name) from None
     beside = {name: value for name, value in envelope.beside.items() if name != "parked"}
-    return RunRequest(workflow, digest, options.extra_data or {}, options.for_engine(), beside)
+    return RunRequest(
+        workflow, digest, options.extra_data or {}, options.for_engine(), beside, options.outputs
+    )
 
 
 def _split(data: Any) -> Envelope:

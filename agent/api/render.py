@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pybase64
 from aiohttp import web
 from pydantic_core import to_json
 
-from agent.errors import AgentError
+from agent.errors import AgentError, AnswerTooLarge
 from agent.service import Delivery, Forwarded
+from agent.tasks.board import TaskBoard
 from agent.tasks.record import TaskRecord
 
 #: Up to this many bytes of outputs are encoded on the event loop; more in a thread.
@@ -30,9 +33,17 @@ def error_response(error: AgentError, task_id: str | None = None) -> web.Respons
     return json_response(error.to_body(task_id), status=error.status, headers=headers)
 
 
-def render_task(record: TaskRecord) -> dict[str, Any]:
-    """The task record as the API shows it."""
-    return {**record.model_dump(mode="json", exclude={"nodes"}), "nodes": progress_map(record)}
+async def show_task(board: TaskBoard, record: TaskRecord) -> dict[str, Any]:
+    """The task record as the API shows it, with fresh URLs of the outputs that lie in the object store."""
+    return render_task(record, await board.links(record))
+
+
+def render_task(record: TaskRecord, links: Mapping[int, str] | None = None) -> dict[str, Any]:
+    """The task record as JSON data. `links`: output index -> signed URL."""
+    shown = {**record.model_dump(mode="json", exclude={"nodes"}), "nodes": progress_map(record)}
+    for output in shown["outputs"]:
+        output["signed_url"] = (links or {}).get(output["index"])
+    return shown
 
 
 def progress_map(record: TaskRecord) -> dict[str, Any]:
@@ -40,17 +51,35 @@ def progress_map(record: TaskRecord) -> dict[str, Any]:
     return {node_id: node.model_dump(exclude_none=True) for node_id, node in record.nodes.items()}
 
 
-async def result_body(delivery: Delivery | Forwarded) -> bytes:
-    """The final progress map as JSON, each output as base64 in the order of its node's `images`."""
+async def answer_body(board: TaskBoard, delivery: Delivery | Forwarded) -> bytes:
+    """The result as an answer that is not too large: then all outputs are given as URLs. What another agent answered
+    is as it should be.
+
+    Raises AnswerTooLarge where they could not be fetched from there.
+    """
     if isinstance(delivery, Forwarded):
         return delivery.body
-    if sum(map(len, delivery.outputs)) <= INLINE_BYTES:
-        return _encode(delivery)
-    return await asyncio.to_thread(_encode, delivery)
+    if not board.fits(delivery.record):
+        if not (board.store.is_shared and delivery.is_kept):
+            raise AnswerTooLarge(limit=board.answer_limit, task_id=delivery.record.id)
+        delivery = replace(delivery, outputs=[None] * len(delivery.outputs))
+    return await result_body(delivery, await board.links(delivery.record))
 
 
-def _encode(delivery: Delivery) -> bytes:
+async def result_body(delivery: Delivery, links: Mapping[int, str] | None = None) -> bytes:
+    """The final progress map as JSON, with each output in the order of its node's `images`: in `results` as base64, or
+    in `urls`, signed where `links` has it."""
+    if sum(len(data) for data in delivery.outputs if data is not None) <= INLINE_BYTES:
+        return _encode(delivery, links or {})
+    return await asyncio.to_thread(_encode, delivery, links or {})
+
+
+def _encode(delivery: Delivery, links: Mapping[int, str]) -> bytes:
     nodes = progress_map(delivery.record)
     for output, data in zip(delivery.record.outputs, delivery.outputs, strict=True):
-        nodes[output.node_id].setdefault("results", []).append(pybase64.b64encode_as_string(data))
+        node = nodes[output.node_id]
+        if data is None:
+            node.setdefault("urls", []).append(links.get(output.index, output.url))
+        else:
+            node.setdefault("results", []).append(pybase64.b64encode_as_string(data))
     return to_json(nodes)

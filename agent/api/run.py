@@ -9,7 +9,7 @@ from agent.api.endpoint import TASK_ID_HEADER, TASK_ID_SCHEMA, Answer, Endpoint,
 from agent.api.keys import BOARD, RUNNER, SETTINGS
 from agent.api.models import Accepted, NodeResult, RunBody
 from agent.api.parse import check_task_id, find_task_id, read_run_request
-from agent.api.render import error_response, json_response, progress_map, result_body
+from agent.api.render import answer_body, error_response, json_response, progress_map
 from agent.errors import AgentError, InvalidQuery
 from agent.service import Delivery
 from agent.tasks.record import State
@@ -42,7 +42,7 @@ async def status(request: web.Request) -> web.Response:
         return error_response(AgentError.from_dict(record.error), record.id)
     if record.state is not State.SUCCEEDED:
         return json_response(progress_map(record), headers={"task-id": record.id})
-    body = await result_body(Delivery(record, await board.outputs(record.id)))
+    body = await answer_body(board, Delivery(record, await board.outputs(record.id)))
     return web.Response(body=body, content_type="application/json", headers={"task-id": record.id})
 
 
@@ -57,7 +57,8 @@ async def _run(request: web.Request, wanted: RunRequest, task_id: str | None) ->
     headers = {"task-id": delivery.task_id}
     if may_be_polled and not delivery.is_kept:
         headers |= DELIVER_AGAIN
-    return web.Response(body=await result_body(delivery), content_type="application/json", headers=headers)
+    body = await answer_body(request.app[BOARD], delivery)
+    return web.Response(body=body, content_type="application/json", headers=headers)
 
 
 def _is_async(request: web.Request) -> bool:

@@ -11,9 +11,9 @@ from pydantic_core import from_json, to_json
 
 from agent.admission import RunRequest, new_task_id
 from agent.api.endpoint import TASK_ID_HEADER, Answer, Endpoint
-from agent.api.keys import RUNNER, SETTINGS
+from agent.api.keys import BOARD, RUNNER, SETTINGS
 from agent.api.parse import find_task_id, parse_run_request
-from agent.api.render import progress_map, result_body
+from agent.api.render import answer_body, progress_map
 from agent.api.slow import SlowReader, cut_off, reading_limit
 from agent.errors import AgentError, InternalError, InvalidWorkflow
 from agent.tasks.record import TaskRecord
@@ -74,7 +74,7 @@ async def _run(request: web.Request, socket: web.WebSocketResponse, wanted: RunR
     try:
         await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
         if work.done():
-            await _send(socket, "result", await result_body(work.result()))
+            await _send(socket, "result", await answer_body(request.app[BOARD], work.result()))
     finally:
         left.cancel()
         work.cancel()

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from urllib.parse import quote
 
 from aiohttp import web
 from pydantic_core import to_json
 
+from agent.api import render
 from agent.api.endpoint import TASK_ID_IN_PATH, Answer, Endpoint, Parameter
 from agent.api.keys import BOARD, RUNNER
-from agent.api.models import QueueView, TaskPage
+from agent.api.models import QueueView, TaskPage, TaskView
 from agent.api.parse import check_task_id
-from agent.api.render import json_response, render_task
+from agent.api.ranges import part_of
+from agent.api.render import error_response, json_response
 from agent.api.slow import SlowReader, cut_off, reading_limit
-from agent.errors import InvalidQuery, OutputNotFound
+from agent.errors import AnswerTooLarge, InvalidQuery, OutputNotFound, RangeNotSatisfiable
+from agent.outputs.disposition import content_disposition
+from agent.tasks.board import TaskBoard
 from agent.tasks.record import State, TaskRecord
 
 #: A comment line this often keeps boxes on the way from dropping a silent stream.
@@ -27,40 +30,33 @@ EVENT_SECONDS = 0.1
 
 LARGEST_PAGE = 200
 
-#: Kinds that a browser may show in place; anything else (HTML, SVG, ...) could run scripts in our origin.
-SHOWN_IN_PLACE = (
-    "image/png",
-    "image/jpeg",
-    "image/webp",
-    "image/gif",
-    "image/avif",
-    "video/",
-    "audio/",
-    "text/plain",
-)
-
 
 async def list_tasks(request: web.Request) -> web.Response:
     """Recent tasks, newest first. `next` is the value of `before` for the page after this one."""
-    records, following = await request.app[BOARD].page(
+    board = request.app[BOARD]
+    records, following = await board.page(
         state=_state(request), limit=_limit(request), before=request.query.get("before")
     )
-    return json_response({"tasks": [render_task(record) for record in records], "next": following})
+    shown = [await render.show_task(board, record) for record in records]
+    return json_response({"tasks": shown, "next": following})
 
 
 async def show_task(request: web.Request) -> web.Response:
     """The whole record of a task."""
-    return json_response(render_task(await request.app[BOARD].get(_id(request))))
+    board = request.app[BOARD]
+    return json_response(await render.show_task(board, await board.get(_id(request))))
 
 
 async def cancel_task(request: web.Request) -> web.Response:
     """Cancel; answers with the record as it then is. A task that is over stays as it is."""
-    return json_response(render_task(await request.app[RUNNER].cancel(_id(request))))
+    record = await request.app[RUNNER].cancel(_id(request))
+    return json_response(await render.show_task(request.app[BOARD], record))
 
 
 async def stream_task(request: web.Request) -> web.StreamResponse:
     """The record as Server-Sent Events, now and after each change; the stream ends with the final record."""
-    async with aclosing(request.app[BOARD].follow(_id(request))) as records:
+    board = request.app[BOARD]
+    async with aclosing(board.follow(_id(request))) as records:
         first = await anext(records)  # an unknown task is a plain 404
         response = web.StreamResponse(
             headers={
@@ -71,26 +67,52 @@ async def stream_task(request: web.Request) -> web.StreamResponse:
         )
         await response.prepare(request)
         try:
-            await _write_events(response, first, records)
+            await _write_events(board, response, first, records)
         except SlowReader:
             cut_off(request)
     return response
 
 
 async def fetch_output(request: web.Request) -> web.Response:
-    """The bytes of one output."""
+    """The bytes of one output, or with a Range header a part of them; a redirect to a signed URL where it lies in the
+    object store."""
     index = request.match_info["index"]
     if not (index.isascii() and index.isdigit() and len(index) < 6):
         raise OutputNotFound(f'Outputs are numbered from 0; "{index[:20]}" is no such number.')
-    output, data = await request.app[BOARD].output(_id(request), int(index))
-    place = "inline" if output.media_type.startswith(SHOWN_IN_PLACE) else "attachment"
+    output, found = await request.app[BOARD].output(_id(request), int(index))
+    if isinstance(found, str):
+        return web.Response(status=302, headers={"Location": found, "Cache-Control": "no-store"})
     headers = {
         "Content-Type": output.media_type,
-        "Content-Disposition": f"{place}; filename*=UTF-8''{quote(output.filename, safe='')}",
+        "Content-Disposition": content_disposition(output),
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "private, max-age=3600, immutable",
+        "Accept-Ranges": "bytes",
     }
-    return web.Response(body=data, headers=headers)
+    # Without a validator, a part is never asked for on the condition that the file is still the same one.
+    wanted = None if "If-Range" in request.headers else request.headers.get("Range")
+    try:
+        part = part_of(wanted, len(found))
+    except ValueError as exc:
+        response = error_response(RangeNotSatisfiable(f"Ask for another range: {exc}.", bytes=len(found)))
+        response.headers["Content-Range"] = f"bytes */{len(found)}"
+        return response
+    _check_size(len(part or found), len(found), request.app[BOARD].answer_limit)
+    if part is None:
+        return web.Response(body=found, headers=headers)
+    headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(found)}"
+    return web.Response(status=206, body=found[part.start : part.stop], headers=headers)
+
+
+def _check_size(size: int, whole: int, limit: int | None) -> None:
+    """What stands in front of us would cut a larger answer off, or replace it."""
+    if limit is not None and size > limit:
+        raise AnswerTooLarge(
+            f"The output has {whole} bytes, and this server may answer with {limit} at once. Ask for it in parts, with "
+            f"a header such as Range: bytes=0-{limit - 1}.",
+            bytes=whole,
+            limit=limit,
+        )
 
 
 async def show_queue(request: web.Request) -> web.Response:
@@ -99,11 +121,14 @@ async def show_queue(request: web.Request) -> web.Response:
 
 
 async def _write_events(
-    response: web.StreamResponse, record: TaskRecord, records: AsyncGenerator[TaskRecord, None]
+    board: TaskBoard,
+    response: web.StreamResponse,
+    record: TaskRecord,
+    records: AsyncGenerator[TaskRecord, None],
 ) -> None:
     """Write `record` and what follows; a comment line whenever nothing comes for a while."""
     while True:
-        await _write(response, b"data: %s\n\n" % to_json(render_task(record)))
+        await _write(response, b"data: %s\n\n" % to_json(await render.show_task(board, record)))
         if record.state.is_final:
             return
         await asyncio.sleep(EVENT_SECONDS)  # what changes meanwhile comes in one event
@@ -161,9 +186,9 @@ ENDPOINTS = [
             Parameter("before", "query", {"type": "string"}, "The `next` of the page before."),
         ),
     ),
-    Endpoint("GET", "/api/tasks/{id}", show_task, {200: Answer("The task.", TaskRecord)}, (TASK_ID_IN_PATH,)),
+    Endpoint("GET", "/api/tasks/{id}", show_task, {200: Answer("The task.", TaskView)}, (TASK_ID_IN_PATH,)),
     Endpoint(
-        "DELETE", "/api/tasks/{id}", cancel_task, {200: Answer("The task.", TaskRecord)}, (TASK_ID_IN_PATH,)
+        "DELETE", "/api/tasks/{id}", cancel_task, {200: Answer("The task.", TaskView)}, (TASK_ID_IN_PATH,)
     ),
     Endpoint(
         "GET",
@@ -176,7 +201,11 @@ ENDPOINTS = [
         "GET",
         "/api/tasks/{id}/outputs/{index}",
         fetch_output,
-        {200: Answer("The file.", media_type="*/*")},
+        {
+            200: Answer("The file.", media_type="*/*"),
+            206: Answer("The part of it that the Range header asks for.", media_type="*/*"),
+            302: Answer("Where the file lies in the object store, for a while.", media_type=None),
+        },
         (
             TASK_ID_IN_PATH,
             Parameter("index", "path", {"type": "integer", "minimum": 0}, "The output's index."),

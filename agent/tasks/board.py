@@ -7,17 +7,33 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from agent.errors import InstanceLost, NotDelivered, OutputNotFound, TaskNotFound
+import structlog
+
+from agent.errors import InstanceLost, NotDelivered, ObjectStoreUnavailable, OutputNotFound, TaskNotFound
+from agent.objects import ObjectStore
+from agent.outputs.size import answer_bytes
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, Output, State, TaskRecord
 from agent.tasks.store import Stored, TaskStore
 
+log = structlog.get_logger(__name__)
+
 
 class TaskBoard:
-    """`live` holds the tasks that this instance works on; the store knows all others."""
+    """`live` holds the tasks that this instance works on; the store knows all others, and `objects` has the outputs
+    that are fetched by URL. `answer_limit` is the largest answer in bytes, None: any."""
 
-    def __init__(self, store: TaskStore, *, max_attempts: int) -> None:
-        self.store = store
+    def __init__(
+        self,
+        store: TaskStore,
+        *,
+        max_attempts: int,
+        objects: ObjectStore | None = None,
+        signed_url_seconds: int = 3600,
+        answer_limit: int | None = None,
+    ) -> None:
+        self.store, self.objects, self.answer_limit = store, objects, answer_limit
+        self._signed_url_seconds = signed_url_seconds
         self.live: dict[str, LiveTask] = {}
         self._max_attempts = max_attempts
 
@@ -50,22 +66,50 @@ class TaskBoard:
         if not is_known:
             raise TaskNotFound(task_id=task_id)
 
-    async def output(self, task_id: str, index: int) -> tuple[Output, bytes]:
-        """One output with its bytes. Raises TaskNotFound, OutputNotFound, StoreUnavailable."""
+    async def output(self, task_id: str, index: int) -> tuple[Output, bytes | str]:
+        """One output with its bytes, or with a signed URL where it lies in the object store.
+
+        Raises TaskNotFound, OutputNotFound, StoreUnavailable, ObjectStoreUnavailable.
+        """
         stored = await self.store.read(task_id)
         if stored is None:
             raise TaskNotFound(task_id=task_id)
         output = next((o for o in stored.record.outputs if o.index == index), None)
         if output is None:
             raise OutputNotFound(task_id=task_id, index=index)
+        if output.object_key is not None:
+            return output, await self._sign(output.object_key)
         return output, await self._bytes(stored, index)
 
-    async def outputs(self, task_id: str) -> list[bytes]:
-        """The bytes of all outputs of a task, in order. Raises TaskNotFound, OutputNotFound, StoreUnavailable."""
+    async def outputs(self, task_id: str) -> list[bytes | None]:
+        """The bytes of all outputs of a task, in order; None for those that are in the object store, and for all if
+        they are too much for an answer. Raises TaskNotFound, OutputNotFound, StoreUnavailable."""
         stored = await self.store.read(task_id)
         if stored is None:
             raise TaskNotFound(task_id=task_id)
-        return list(await asyncio.gather(*(self._bytes(stored, o.index) for o in stored.record.outputs)))
+        fits = self.fits(stored.record)
+
+        async def read(output: Output) -> bytes | None:
+            return await self._bytes(stored, output.index) if fits and output.object_key is None else None
+
+        return list(await asyncio.gather(*map(read, stored.record.outputs)))
+
+    def fits(self, record: TaskRecord) -> bool:
+        """Whether an answer may hold all outputs of the task that are not in the object store."""
+        return self.answer_limit is None or answer_bytes(record) <= self.answer_limit
+
+    async def links(self, record: TaskRecord) -> dict[int, str]:
+        """Output index -> a fresh signed URL, for those that lie in the object store. They are secrets that end, so
+        they are never stored. One that cannot be signed now is left out: the output's own `url` leads to it later."""
+        links: dict[int, str] = {}
+        for output in record.outputs:
+            if output.object_key is not None:
+                try:
+                    links[output.index] = await self._sign(output.object_key)
+                except ObjectStoreUnavailable as error:
+                    log.warning("output.not_signed", task_id=record.id, reason=error.detail)
+                    break
+        return links
 
     async def page(
         self, *, state: State | None, limit: int, before: str | None
@@ -92,6 +136,13 @@ class TaskBoard:
             return record.changed(state=State.QUEUED, attempts=attempts, current_node=None)
         error = (InstanceLost() if attempts else NotDelivered()).to_dict()
         return record.changed(state=State.FAILED, attempts=attempts, current_node=None, error=error)
+
+    async def _sign(self, key: str) -> str:
+        if self.objects is None:
+            raise ObjectStoreUnavailable(
+                "The output is in an object store that this instance has no AGENT_OBJECT_STORE for."
+            )
+        return await self.objects.signed_url(key, self._signed_url_seconds)
 
     async def _bytes(self, stored: Stored, index: int) -> bytes:
         data = await self.store.get_output(stored.record.id, stored.fence, index)

@@ -70,6 +70,8 @@ class MemoryStore(TaskStore):
     call.
     """
 
+    is_shared = False
+
     def __init__(
         self,
         *,

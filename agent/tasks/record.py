@@ -61,7 +61,8 @@ class CurrentNode(Frozen):
 
 
 class Output(Frozen):
-    """One file that a finished node produced. `bytes` is its size; `url` is where the API serves it."""
+    """One file that a finished node produced. `bytes` is its size; `url` is where the API serves it. `object_key` names
+    it in the object store; None: it is kept with the task."""
 
     index: int
     node_id: str
@@ -71,6 +72,7 @@ class Output(Frozen):
     media_type: str
     bytes: int
     url: str
+    object_key: str | None = None
 
 
 class Attempt(Frozen):

@@ -59,6 +59,9 @@ class Page:
 class TaskStore(Protocol):
     """The interface of all stores. An owner's name holds no line break. Records are never changed in place."""
 
+    #: Whether other instances find the same tasks and outputs in it.
+    is_shared: bool = True
+
     async def ping(self) -> None:
         """Raise StoreUnavailable unless the store answers."""
 
