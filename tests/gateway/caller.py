@@ -37,6 +37,10 @@ class Caller(Agent):
         """Asynchronously, under one name for the platform and the agent."""
         return await self.submit(body, task_id, **{"X-Fc-Async-Task-Id": task_id, **headers})
 
+    async def hand_in(self, body: Any, task_id: str) -> Answer:
+        """Asynchronously, to a front: its own gateway would keep the platform's header to itself."""
+        return await self.run(body, task_id, headers={"Prefer": "respond-async"})
+
     async def until_running(self, task_id: str, seconds: float) -> dict[str, Any]:
         """The record as soon as an engine executes the task, which may not have arrived anywhere yet."""
 
@@ -92,4 +96,20 @@ def gpu_function(redis_url: str, prefix: str, *switches: str, **changes: Any) ->
         "own": own,
         "instance_concurrency": 4,
     }
+    return Function(environment=environment, **{**values, **changes})
+
+
+def front_function(redis_url: str, prefix: str, gpu: Deployed, **changes: Any) -> Function:
+    """The agent in role `front`: no engine of its own, many requests an instance."""
+    environment = {
+        "AGENT_ROLE": "front",
+        "AGENT_ENGINE_URL": gpu.url,
+        "AGENT_HOST": "127.0.0.1",
+        "AGENT_LOG_FORMAT": "json",
+        "AGENT_LEASE_SECONDS": str(LEASE_SECONDS),
+        "REDIS_URL": redis_url,
+        "AGENT_REDIS_PREFIX": prefix,
+        **changes.pop("environment", {}),
+    }
+    values: dict[str, Any] = {"name": "front", "command": agent_command(), "instance_concurrency": 100}
     return Function(environment=environment, **{**values, **changes})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from tests.gateway.caller import Caller, echo, gpu_function
+from tests.gateway.caller import Caller, echo, front_function, gpu_function
 from tests.gateway.cloud import Deployed, Platform
 from tests.redis_server import RedisServer
 
@@ -50,6 +50,20 @@ async def deploy_gpu(
         async def deploy(*switches: str, **changes: Any) -> tuple[Deployed, Caller]:
             function = gpu_function(redis_server.url, redis_prefix, *switches, **changes)
             deployed = await platform.deploy(function)
+            return deployed, await stack.enter_async_context(Caller(deployed))
+
+        yield deploy
+
+
+@pytest_asyncio.fixture
+async def deploy_front(
+    platform: Platform, redis_server: RedisServer, redis_prefix: str
+) -> AsyncIterator[Deploy]:
+    """`await deploy_front(gpu function, **settings of the function)`."""
+    async with AsyncExitStack() as stack:
+
+        async def deploy(gpu: Deployed, **changes: Any) -> tuple[Deployed, Caller]:
+            deployed = await platform.deploy(front_function(redis_server.url, redis_prefix, gpu, **changes))
             return deployed, await stack.enter_async_context(Caller(deployed))
 
         yield deploy

@@ -35,6 +35,20 @@ def is_running(pid: int) -> bool:
     return False
 
 
+def children_of(pid: int) -> list[int]:
+    """The kernel's own list where there is one: the other way looks at every process of the machine, each time that
+    an instance falls asleep or wakes."""
+    threads = Path(f"/proc/{pid}/task")
+    try:
+        return [
+            int(child) for thread in threads.iterdir() for child in (thread / "children").read_text().split()
+        ]
+    except OSError:
+        with contextlib.suppress(psutil.Error):
+            return [child.pid for child in psutil.Process(pid).children()]
+        return []
+
+
 class ProcessTree:
     """A child process and its descendants, whichever groups and sessions they are in."""
 
@@ -69,10 +83,10 @@ class ProcessTree:
 
     def pids(self) -> list[int]:
         """The process and its descendants, parents first; empty once it has ended."""
-        with contextlib.suppress(psutil.Error):
-            if self.is_alive:
-                return [self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True))]
-        return []
+        found = [self.pid] if self.is_alive else []
+        for pid in found:
+            found += children_of(pid)
+        return found
 
     def stop(self) -> None:
         """SIGSTOP for all. The parent goes first, so that it starts nothing meanwhile."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -206,10 +207,11 @@ async def test_asynchronous_body_passes_up_to_128_kb(deploy_echo: Deploy) -> Non
 
 
 async def test_function_that_takes_too_long_is_cut_off(deploy_echo: Deploy) -> None:
-    function, caller = await deploy_echo(timeout_seconds=0.3)
+    function, caller = await deploy_echo(timeout_seconds=1)
     assert (await caller.get("/slow?seconds=30")).status == 504
     # The instance froze with the connection half closed, and finds that out when it is thawed.
     assert "closed" not in function.log_text
+    function.fleet.function = replace(function.function, timeout_seconds=60)
     (await caller.get("/hello")).ok()
     await until(lambda: "closed by the platform" in function.log_text)
 
@@ -262,10 +264,11 @@ async def test_http_error_may_also_count(deploy_echo: Deploy) -> None:
 
 async def test_process_exit_and_timeout_are_retried_too(deploy_echo: Deploy) -> None:
     config = AsyncConfig(max_retries=1, retry_seconds=0.01)
-    function, caller = await deploy_echo(asynchronous=config, timeout_seconds=0.5)
+    function, caller = await deploy_echo(asynchronous=config)
     left = await ended(function, caller, "/exit")
     assert [d.detail for d in left.deliveries] == ["Process exited unexpectedly"] * 2
     assert len(function.fleet.instances) == 2
+    function.fleet.function = replace(function.function, timeout_seconds=0.5)
     slow = await ended(function, caller, "/slow?seconds=30")
     assert [d.detail for d in slow.deliveries] == ["timed out"] * 2
 

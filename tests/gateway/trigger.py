@@ -60,6 +60,8 @@ class Trigger:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         request_id = ""
+        # Another function's container may be the caller: it must not pass on what it was given.
+        self._leaks.look_at_headers(f"{request.method} {request.path}: request", request.headers)
         try:
             call = read_call(request, self._fleet.function, self._account)
             request_id = call.request_id
