@@ -12,7 +12,7 @@ import structlog
 from agent.errors import AgentError, CallerGone, InstanceLost, StoreUnavailable, TaskCancelled, TaskConflict
 from agent.settings import Outputs, Settings
 from agent.tasks.board import TaskBoard, close_attempt
-from agent.tasks.claims import Decision, decide
+from agent.tasks.claims import Decision, Take, decide
 from agent.tasks.live import LiveTask
 from agent.tasks.progress import Progress
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
@@ -59,18 +59,12 @@ class Admission:
         Raises TaskConflict, and StoreUnavailable where the task `must_keep` its result for somebody who polls.
         """
         record = self._first_record(request, task_id or new_task_id())
-        try:
-            taken: Claim | Stored | None = await self._take(record, 0)
-        except StoreUnavailable as error:
-            if must_keep:
-                raise
-            log.warning("task.not_recorded", task_id=record.id, reason=error.detail)
-            taken = None
+        taken = await self._try(self._take(record, 0), must_keep=must_keep)
         while isinstance(taken, Stored):
             match decide(taken, request.digest, self._settings.max_attempts):
                 case Decision.RUN:
                     record = self._next_record(taken.record, record)
-                    taken = await self._take(record, taken.fence)
+                    taken = await self._try(self._take(record, taken.fence), must_keep=must_keep)
                 case Decision.JOIN:
                     return self._board.live.get(record.id) or taken.record
                 case Decision.STORED:
@@ -107,7 +101,7 @@ class Admission:
         """
         fresh = self._first_record(request, task_id).changed(attempts=[], deliver_until=deliver_until)
         record = fresh
-        taken = await self._take(record, 0)
+        taken = await self._take(record, 0).on(self._store)
         while isinstance(taken, Stored):
             before = taken.record
             match decide(taken, request.digest, self._settings.max_attempts):
@@ -116,7 +110,7 @@ class Admission:
                 ):  # also where it was announced before: that delivery may never have been asked for
                     attempts = close_attempt(before.attempts, Outcome.LOST)
                     record = fresh.changed(created_at=before.created_at, attempts=attempts)
-                    taken = await self._take(record, taken.fence)
+                    taken = await self._take(record, taken.fence).on(self._store)
                 case Decision.JOIN | Decision.STORED:
                     return before, False
                 case Decision.CONFLICT:
@@ -140,7 +134,7 @@ class Admission:
             queue_position=None,
             finished_at=time.time(),
         )
-        taken = await self._take(record, stored.fence)
+        taken = await self._take(record, stored.fence).on(self._store)
         if isinstance(taken, Stored):
             return taken.record  # somebody was quicker
         await self._store.write(taken, record)
@@ -163,7 +157,7 @@ class Admission:
             workflow_digest=request.digest if request else "",
         )
         try:
-            taken = await self._take(record, 0)
+            taken = await self._take(record, 0).on(self._store)
             if isinstance(taken, Claim):
                 await self._store.write(taken, record)
         except (StoreUnavailable, ClaimLost) as exc:
@@ -186,7 +180,15 @@ class Admission:
         attempts = [*close_attempt(stored.attempts, Outcome.LOST), attempt]
         return fresh.changed(created_at=stored.created_at, attempts=attempts)
 
-    async def _take(self, record: TaskRecord, fence: int) -> Claim | Stored:
-        return await self._store.take(
-            record, expected_fence=fence, owner=self._instance, lease_seconds=self._settings.lease_seconds
-        )
+    def _take(self, record: TaskRecord, fence: int) -> Take:
+        return Take(record, fence, self._instance, self._settings.lease_seconds)
+
+    async def _try(self, take: Take, *, must_keep: bool) -> Claim | Stored | Take:
+        """The answer to a take; the take itself where the store gave none and the task may run without a record."""
+        try:
+            return await take.on(self._store)
+        except StoreUnavailable as error:
+            if must_keep:
+                raise
+            log.warning("task.not_recorded", task_id=take.record.id, reason=error.detail)
+            return take

@@ -20,7 +20,7 @@ from agent.inputs.guard import AllowList
 from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
 from agent.objects import open_object_store
-from agent.outputs.keep import OutputKeeper
+from agent.outputs.places import OutputPlaces
 from agent.parking import Parking
 from agent.provision.prelude import after_provisioning
 from agent.runner import Runner
@@ -163,8 +163,8 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     limits = MediaLimits(max_bytes=settings.max_input_bytes, max_pixels=settings.max_input_pixels)
     resolver = InputResolver(client, fetcher, limits)
     executor = Executor(settings, engine, client, feed, resolver)
-    keeper = OutputKeeper(settings, board.objects, is_shared=board.store.is_shared)
-    runner = Runner(settings, board, executor, keeper)
+    places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
+    runner = Runner(settings, board, executor, places)
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[ENGINE], app[RUNNER], app[WARM_UP] = engine, runner, warm_up
     engine.start()

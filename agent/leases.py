@@ -1,4 +1,4 @@
-"""Keeps this instance's claims on its tasks alive, and hears what others want of those tasks."""
+"""Gets and keeps this instance's claims on its tasks, and hears what others want of those tasks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Leases:
         await asyncio.gather(*self._loops, return_exceptions=True)
 
     async def _beat(self) -> None:
-        """Extend the leases; notice tasks that were taken over, and cancels whose message was lost."""
+        """Extend the leases, and make up for claims that the store did not answer; notice tasks that were taken over,
+        and cancels whose message was lost."""
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
             extensions = [self._extend(live) for live in self._live.values()]
@@ -46,10 +47,10 @@ class Leases:
                     log.error("task.lease_not_extended", reason=repr(failure))
 
     async def _extend(self, live: LiveTask) -> None:
-        if live.claim is None:
-            return
         try:
-            if await self._store.extend(live.claim):
+            if live.claim is None:
+                await live.claim_late()
+            elif await self._store.extend(live.claim):
                 live.stop(TaskCancelled())
         except ClaimLost:
             log.warning("task.taken_over", task_id=live.id)

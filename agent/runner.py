@@ -38,11 +38,12 @@ from agent.errors import (
 )
 from agent.executor import Executor
 from agent.leases import Leases
-from agent.outputs.keep import OutputKeeper
+from agent.outputs.places import OutputPlaces
 from agent.policy import check_policy
 from agent.service import Delivery, Show, TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard, close_attempt
+from agent.tasks.keeper import Keeper
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
 from agent.tasks.store import ClaimLost
@@ -70,7 +71,7 @@ CANCEL_SECONDS = 3
 STORE_SECONDS = 600
 
 #: The same for the result of a caller who waits and gets it in any case: enough for a Redis that is restarted.
-#: Without it the record would say that the task was lost, though its caller had its pictures.
+#: Until it is stored, the record says that the task was lost, though its caller had its pictures.
 CALLER_STORE_SECONDS = 3
 
 #: Sent as Retry-After when the queue is full.
@@ -87,20 +88,22 @@ class Runner(TaskService):
     """Runs tasks on this instance's engine. `start` and `stop` frame everything else."""
 
     def __init__(
-        self, settings: Settings, board: TaskBoard, executor: Executor, keeper: OutputKeeper
+        self, settings: Settings, board: TaskBoard, executor: Executor, places: OutputPlaces
     ) -> None:
         self.instance = uuid.uuid4().hex[:12]
-        self._settings, self._board, self._executor, self._keeper = settings, board, executor, keeper
+        self._settings, self._board, self._executor, self._places = settings, board, executor, places
         self._live = board.live
         self._admission = Admission(settings, board, self.instance)
         self._elsewhere = Elsewhere(settings, board, self._admission)
         self._leases = Leases(board.store, self._live, self.instance, settings.lease_seconds)
+        self._keeper = Keeper(board.store, max_bytes=settings.memory_output_bytes)
         self._is_stopping = False
         self._drain: asyncio.Task[None] | None = None
         self._claiming = 0  # tasks between the check for room and their place among the live ones
 
     async def start(self) -> None:
         self._leases.start()
+        self._keeper.start()
 
     async def drain(self) -> None:
         self._is_stopping = True
@@ -120,6 +123,7 @@ class Runner(TaskService):
         """Drain, then end everything that was started."""
         await self.drain()
         await self._leases.stop()
+        await self._keeper.stop()
         await self._executor.stop()
 
     async def run(
@@ -195,7 +199,7 @@ class Runner(TaskService):
         self, request: RunRequest, task_id: str | None, *, is_background: bool, must_keep: bool
     ) -> LiveTask | TaskRecord:
         """A task of ours that works, or the record of one that others run or that is over."""
-        self._keeper.check(request)
+        self._places.check(request)
         live = self._live.get(task_id) if task_id else None
         while live is not None and live.is_ending and live.work is not None:
             await asyncio.wait((live.work,))  # whoever joined it now would share an end that is not his
@@ -300,7 +304,7 @@ class Runner(TaskService):
                 await self._executor.heal(error)
                 self._begin_attempt(live, error)
             else:
-                await self._keeper.keep(live, request, collected)
+                await self._places.place(live, request, collected)
                 return
 
     def _may_try_again(self, record: TaskRecord, error: AgentError) -> bool:
@@ -338,6 +342,7 @@ class Runner(TaskService):
         found = error.to_dict() if error else None
         try:
             await live.settle(
+                self._keeper,
                 patience_seconds=STORE_SECONDS if live.must_keep else CALLER_STORE_SECONDS,
                 state=state,
                 error=found,

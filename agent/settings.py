@@ -197,7 +197,7 @@ class Settings(BaseSettings):
     memory_output_bytes: int = Field(
         256 * 2**20,
         gt=0,
-        description="Without REDIS_URL: bytes of outputs kept for later; the oldest go first.",
+        description="Bytes of outputs kept in memory, without REDIS_URL or while Redis is away; the oldest go first.",
     )
     lease_seconds: float = Field(
         30, gt=0, description="A task whose instance is silent for this long is lost."

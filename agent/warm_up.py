@@ -81,7 +81,7 @@ class WarmUp:
         record = TaskRecord(
             id=new_task_id(), created_at=time.time(), workflow_digest=request.digest, nodes={}
         )
-        # Without a claim it is never written to the store.
+        # Without a right to write it, it is never in the store.
         live = LiveTask(record, self._store, None, is_background=True, must_keep=False)
         log.info("warm_up.waiting", nodes=len(request.workflow.nodes))
         try:

@@ -1,11 +1,30 @@
-"""What to do with a task that is delivered, and already stored."""
+"""How an instance comes to own a task: what to do with one that is delivered and already stored, and the take."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.tasks.record import State
-from agent.tasks.store import Stored
+from agent.tasks.record import State, TaskRecord
+from agent.tasks.store import Claim, Stored, TaskStore
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """What `TaskStore.take` is given. Where its answer was lost, it can be tried again."""
+
+    record: TaskRecord = field(repr=False)
+    expected_fence: int
+    owner: str
+    lease_seconds: float
+
+    async def on(self, store: TaskStore) -> Claim | Stored:
+        return await store.take(
+            self.record,
+            expected_fence=self.expected_fence,
+            owner=self.owner,
+            lease_seconds=self.lease_seconds,
+        )
 
 
 class Decision(StrEnum):

@@ -1,17 +1,16 @@
-"""A task that this instance works on: its record now, who waits for it, and how it gets into the store."""
+"""A task that this instance works on: its record now, who waits for it, and how its progress gets into the store."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
-from contextlib import suppress
-from itertools import chain, repeat
 from typing import Any
 
 import structlog
 
 from agent.errors import AgentError, StoreUnavailable
+from agent.tasks.claims import Take
+from agent.tasks.keeper import Keeper, Result
 from agent.tasks.progress import Progress
 from agent.tasks.record import TaskRecord
 from agent.tasks.store import Claim, ClaimLost, TaskStore
@@ -21,13 +20,11 @@ log = structlog.get_logger(__name__)
 #: Least time between two writes of one task's progress to the store.
 WRITE_SECONDS = 0.3
 
-#: Pauses between tries to store a final record that must not be lost, in seconds.
-RETRY_PAUSES = (0.2, 0.5, 1, 2, 4, 8, 15)
-
 
 class LiveTask:
-    """One task of this instance. `claim` is None when the store was out of reach at admission: such a task lives
-    only in this process, for a caller who waits for it.
+    """One task of this instance. `right` is the claim on it, or the take that the store did not answer at admission:
+    such a task runs for the caller who waits for it, without a record until `claim_late` succeeds. None: it is
+    nobody's task, and never gets a record.
 
     `waiters` counts the requests that wait for the result. `is_background` says that it goes on without any, and
     `must_keep` that its result may have to reach somebody who does not wait here.
@@ -37,12 +34,11 @@ class LiveTask:
         self,
         record: TaskRecord,
         store: TaskStore,
-        claim: Claim | None,
+        right: Claim | Take | None,
         *,
         is_background: bool,
         must_keep: bool,
     ) -> None:
-        self.claim = claim
         self.is_background = is_background
         self.must_keep = must_keep
         self.is_kept = False
@@ -51,7 +47,7 @@ class LiveTask:
         self.outputs: list[bytes | None] = []
         self.verdict: AgentError | None = None
         self.work: asyncio.Task[None] | None = None
-        self._base, self._store = record, store
+        self._base, self._store, self._right = record, store, right
         self._progress: Progress | None = None
         self._composed: TaskRecord | None = record
         self._changed = asyncio.Event()
@@ -59,12 +55,27 @@ class LiveTask:
         self._is_closing = False
         self._hurry = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
-        if claim is not None:
-            self._writer = asyncio.create_task(self._write_on(claim, record), name=f"writer {record.id}")
+        if isinstance(right, Claim):
+            self._start_writer(right, record)
 
     @property
     def id(self) -> str:
         return self._base.id
+
+    @property
+    def claim(self) -> Claim | None:
+        return self._right if isinstance(self._right, Claim) else None
+
+    async def claim_late(self) -> None:
+        """Try the take again that was not answered; somebody else may have the task by now. Raises StoreUnavailable."""
+        take = self._right
+        if not isinstance(take, Take) or self._is_closing:
+            return
+        taken = await take.on(self._store)
+        if isinstance(taken, Claim) and self._right is take and not self._is_closing:
+            self._right = taken
+            self._start_writer(taken, take.record)
+            log.info("task.recorded_late", task_id=self.id)
 
     @property
     def record(self) -> TaskRecord:
@@ -135,32 +146,18 @@ class LiveTask:
         await self._done.wait()
         return self.record
 
-    async def settle(self, *, patience_seconds: float, **changes: Any) -> None:
-        """Store the outputs and the final record (`changes` make it final) together, then wake those who wait.
+    async def settle(self, keeper: Keeper, *, patience_seconds: float, **changes: Any) -> None:
+        """Have the outputs and the final record (`changes` make it final) stored, then wake those who wait.
 
-        While the store is out of reach this tries again for `patience_seconds`; what cannot be stored then is
-        said in the log, and those who wait get their result all the same. Raises ClaimLost: the task is somebody
-        else's, and those who wait have not been woken.
+        They get their result also when the store stays away for `patience_seconds`. Raises ClaimLost: the task is
+        somebody else's, and those who wait have not been woken.
         """
         self._is_closing = True
         await self._end_writer()
         final = self.record.changed(current_node=None, queue_position=None, **changes)
-        deadline = time.monotonic() + patience_seconds
-        for pause in chain(RETRY_PAUSES, repeat(RETRY_PAUSES[-1])):
-            try:
-                await self._store_result(final)
-                self.is_kept = self.claim is not None
-                break
-            except StoreUnavailable as error:
-                if time.monotonic() + pause > deadline:
-                    log.error("task.not_stored", task_id=self.id, reason=error.detail)
-                    break
-            if self._hurry.is_set():
-                log.error("task.not_stored", task_id=self.id, reason="the instance is being stopped")
-                break
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._hurry.wait()
+        if self._right is not None:
+            result = Result(final, tuple(self.outputs), self._right)
+            self.is_kept = await keeper.store(result, patience_seconds=patience_seconds, hurry=self._hurry)
         self._base, self._progress = final, None
         self.finish()
 
@@ -183,15 +180,8 @@ class LiveTask:
         self._done.set()
         self.note_progress()
 
-    async def _store_result(self, final: TaskRecord) -> None:
-        if self.claim is None:
-            return
-        kept = [(index, data) for index, data in enumerate(self.outputs) if data is not None]
-        puts = [self._store.put_output(self.claim, index, data) for index, data in kept]
-        for failure in await asyncio.gather(*puts, return_exceptions=True):
-            if failure is not None:
-                raise failure
-        await self._store.write(self.claim, final)
+    def _start_writer(self, claim: Claim, written: TaskRecord) -> None:
+        self._writer = asyncio.create_task(self._write_on(claim, written), name=f"writer {self.id}")
 
     async def _write_on(self, claim: Claim, written: TaskRecord) -> None:
         """Write each change after `written`, at most one every WRITE_SECONDS; the last one again until it is stored."""

@@ -12,15 +12,18 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from tests.integration.agent.graphs import fresh_color, rgb
+from tests.integration.agent.graphs import Graph, fresh_color, rgb
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Answer, eventually
+from tests.integration.agent.service import PATIENCE_SECONDS, Answer, eventually
 from tests.integration.reliability.fleet import AgentProcess, Clock, outcomes, ready, slow, until
 from tests.integration.reliability.proxy import TcpProxy
 from tests.redis_server import RedisServer
 
 #: A silent Redis is given up after 1.5 times this.
 TIMEOUT_SECONDS = 0.6
+
+#: Longer than any outage here, except where a test says so.
+LEASE_SECONDS = 2
 
 
 @dataclass
@@ -48,7 +51,7 @@ async def shared_stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
             environment = {
                 "REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0",
                 "AGENT_REDIS_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS),
-                "AGENT_LEASE_SECONDS": "2",  # longer than any outage here, except where a test says so
+                "AGENT_LEASE_SECONDS": str(LEASE_SECONDS),
             }
             a, b = AgentProcess(folder / "a", **environment), AgentProcess(folder / "b", **environment)
             async with a, b, Redis.from_url(redis.url) as client:
@@ -62,6 +65,7 @@ async def shared_stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 async def stand(shared_stand: Stand) -> AsyncIterator[Stand]:
     yield shared_stand
     shared_stand.proxy.resume()
+    shared_stand.proxy.silenced = b""
     shared_stand.proxy.refuses = False
     await eventually(shared_stand.works)
     for agent in (shared_stand.a, shared_stand.b):
@@ -102,7 +106,8 @@ async def test_without_redis_a_synchronous_run_succeeds_and_an_asynchronous_one_
         assert (await stand.a.get("/api/queue")).status == 200
     finally:
         await asyncio.to_thread(stand.redis.start)
-    await eventually(stand.works)
+    # Redis is back: what its caller was answered is recorded after all, and others may ask for it.
+    await recorded(stand, "unrecorded", color)
     color = fresh_color()
     await stand.a.begin(slow(5, color=color), "after")
     await stand.b.succeeded("after")
@@ -114,10 +119,63 @@ async def test_redis_that_goes_away_during_a_synchronous_run_costs_the_caller_no
     await stand.a.running("gone-sync")
     await asyncio.to_thread(stand.redis.stop)
     try:
-        check(await asyncio.wait_for(run, 10), color)
-        assert stand.a.logged("task.not_stored")[-1]["task_id"] == "gone-sync"
+        check(await asyncio.wait_for(run, PATIENCE_SECONDS), color)
+        assert stand.a.logged("task.not_stored_yet")[-1]["task_id"] == "gone-sync"
+        await asyncio.sleep(LEASE_SECONDS)  # the outage: longer than the lease
     finally:
         await asyncio.to_thread(stand.redis.start)
+    await recorded(stand, "gone-sync", color)
+
+
+async def test_claim_whose_answer_was_lost_is_found_during_the_run(stand: Stand) -> None:
+    color = fresh_color()
+    run = await begin_with_a_lost_answer(stand, slow(300, color=color), "unanswered")
+    await hear_again(stand)
+    record = await stand.b.until("unanswered", lambda r: r["state"] == "running" and r["current_node"])
+    assert record["error"] is None
+    assert stand.a.logged("task.recorded_late")[-1]["task_id"] == "unanswered"
+    check(await run, color)
+    await recorded(stand, "unanswered", color)
+
+
+async def test_claim_whose_answer_was_lost_is_found_after_the_run(stand: Stand) -> None:
+    color = fresh_color()
+    run = await begin_with_a_lost_answer(stand, slow(10, color=color), "late")
+    check(await run, color)
+    assert stand.a.logged("task.not_stored_yet")[-1]["task_id"] == "late"
+    await eventually(lambda: lease_is_gone(stand, "late"))
+    await hear_again(stand)
+    await recorded(stand, "late", color)
+
+
+async def begin_with_a_lost_answer(stand: Stand, graph: Graph, task_id: str) -> asyncio.Task[Answer]:
+    """Start a run whose claim comes through to Redis, which from then on says nothing."""
+    warm_up = fresh_color()  # after it Redis knows the scripts, and a connection is open
+    check(await stand.a.run(slow(1, color=warm_up)), warm_up)
+    stand.proxy.silenced = b"*"  # how every command begins
+    run = asyncio.create_task(stand.a.run(graph, task_id))
+
+    async def is_claimed() -> bool:
+        return not await lease_is_gone(stand, task_id)
+
+    await eventually(is_claimed)
+    await until(lambda: task_id in {line["task_id"] for line in stand.a.logged("task.not_recorded")})
+    return run
+
+
+async def hear_again(stand: Stand) -> None:
+    stand.proxy.silenced = b""
+    stand.proxy.cut()
+    await eventually(stand.works)
+
+
+async def recorded(stand: Stand, task_id: str, color: int) -> None:
+    """The task has one successful attempt and its pictures, for whoever asks whichever instance."""
+    await eventually(stand.works)
+    for agent in (stand.b, stand.a):
+        record = await agent.until(task_id, lambda r: r["state"] == "succeeded")
+        assert outcomes(record) == ["succeeded"]
+        check(await agent.status(task_id), color)
 
 
 async def test_result_of_an_asynchronous_run_arrives_when_redis_is_back(stand: Stand) -> None:
@@ -261,4 +319,5 @@ async def test_outage_longer_than_the_lease_ends_in_one_result(stand: Stand) -> 
 
 
 async def lease_is_gone(stand: Stand, task_id: str) -> bool:
-    return not await stand.client.exists(f"comfyui-agent:{{{task_id}}}:lease")
+    async with Redis.from_url(stand.redis.url) as client:  # of its own: Redis is restarted between two looks
+        return not await client.exists(f"comfyui-agent:{{{task_id}}}:lease")

@@ -11,7 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.errors import StoreUnavailable, TaskCancelled, TaskTimeout
+from agent.tasks import keeper as keeper_module
 from agent.tasks import live as live_module
+from agent.tasks.claims import Take
+from agent.tasks.keeper import Keeper
 from agent.tasks.live import LiveTask
 from agent.tasks.memory import MemoryStore
 from agent.tasks.progress import Progress
@@ -63,7 +66,7 @@ class Store(MemoryStore):
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_module, "WRITE_SECONDS", 0.05)
-    monkeypatch.setattr(live_module, "RETRY_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(keeper_module, "PAUSES", (0.01, 0.02))
 
 
 @pytest.fixture
@@ -79,12 +82,10 @@ async def live(store: Store) -> AsyncIterator[LiveTask]:
 
 
 async def make(store: Store, *, is_claimed: bool = True) -> LiveTask:
-    record = TaskRecord(id="t", created_at=0)
-    claim = await store.take(record, expected_fence=0, owner="me", lease_seconds=60) if is_claimed else None
-    assert not is_claimed or isinstance(claim, Claim)
-    return LiveTask(
-        record, store, claim if isinstance(claim, Claim) else None, is_background=False, must_keep=False
-    )
+    take = Take(TaskRecord(id="t", created_at=0), 0, "me", 60)
+    right = await take.on(store) if is_claimed else take
+    assert isinstance(right, Claim | Take)
+    return LiveTask(take.record, store, right, is_background=False, must_keep=False)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -103,7 +104,8 @@ async def finally_stored(store: Store, state: State = State.SUCCEEDED) -> TaskRe
 
 async def settle(live: LiveTask, *, patience_seconds: float = 5, state: State = State.SUCCEEDED) -> None:
     async with asyncio.timeout(DEADLINE):
-        await live.settle(patience_seconds=patience_seconds, state=state, progress=1.0)
+        keeper = Keeper(live._store, max_bytes=100)  # nothing goes on in its background: it was not started
+        await live.settle(keeper, patience_seconds=patience_seconds, state=state, progress=1.0)
 
 
 async def test_quick_changes_are_written_together_and_the_last_one_always(
@@ -222,17 +224,71 @@ async def test_those_who_wait_get_their_result_although_the_store_stays_away(
         await settle(live, patience_seconds=0.05)
     assert (await live.wait()).state is State.SUCCEEDED
     assert not live.is_kept
-    assert [line["log_level"] for line in lines if line["event"] == "task.not_stored"] == ["error"]
+    assert [line["event"] for line in lines] == ["task.not_stored_yet"]
 
 
-async def test_a_task_without_a_claim_never_touches_the_store(store: Store) -> None:
+async def test_a_task_without_a_claim_is_stored_with_its_end_when_the_store_is_back(store: Store) -> None:
     live = await make(store, is_claimed=False)
     live.outputs = [b"one"]
     live.update(progress=0.5)
     await settle(live)
-    assert store.attempts == 0
+    assert [record.state for _, record in store.written] == [State.SUCCEEDED]
+    await finally_stored(store)
+    assert live.is_kept
+
+
+async def test_a_task_without_a_claim_keeps_nobody_waiting_for_the_store(store: Store) -> None:
+    live = await make(store, is_claimed=False)
+    live.outputs = [b"one"]
+    store.is_down = True
+    await settle(live, patience_seconds=600)
     assert (await live.wait()).state is State.SUCCEEDED
     assert not live.is_kept
+
+
+async def test_a_task_without_a_claim_gets_one_late_and_writes_its_progress_from_then_on(
+    store: Store,
+) -> None:
+    live = await make(store, is_claimed=False)
+    live.update(progress=0.5)
+    assert live.claim is None
+    await live.claim_late()
+    assert live.claim == Claim("t", 1, "me", 60)
+    await until(lambda: store.progress == [0.5])
+    await live.claim_late()
+    assert live.claim.fence == 1
+    live.finish()
+
+
+async def test_a_late_claim_finds_the_one_whose_answer_was_lost(store: Store) -> None:
+    live = await make(store, is_claimed=False)
+    lost = await Take(live.record, 0, "me", 60).on(store)
+    await live.claim_late()
+    assert live.claim == lost
+    live.finish()
+
+
+async def test_a_task_that_somebody_else_took_meanwhile_gets_no_late_claim(store: Store) -> None:
+    live = await make(store, is_claimed=False)
+    other = await Take(TaskRecord(id="t", created_at=1), 0, "other", 60).on(store)
+    assert isinstance(other, Claim)
+    await live.claim_late()
+    assert live.claim is None
+    with capture_logs() as lines:
+        await settle(live)  # no ClaimLost: its caller has his result all the same
+    assert live.is_done
+    assert [line["event"] for line in lines] == ["task.not_stored"]
+    stored = await store.read("t")
+    assert stored
+    assert (stored.owner, stored.record.created_at) == ("other", 1)
+
+
+async def test_a_task_that_is_ending_gets_no_late_claim(store: Store) -> None:
+    live = await make(store, is_claimed=False)
+    live.finish()
+    await live.claim_late()
+    assert live.claim is None
+    assert await store.read("t") is None
 
 
 async def test_a_claim_that_was_lost_is_told_when_settling(live: LiveTask, store: Store) -> None:

@@ -33,7 +33,7 @@ PARALLEL_UPLOADS = 4
 LONGEST_NAME = 150
 
 
-class OutputKeeper:
+class OutputPlaces:
     """Brings the outputs of a finished attempt to their place. `is_shared`: every instance reaches the task store."""
 
     def __init__(self, settings: Settings, objects: ObjectStore | None, *, is_shared: bool) -> None:
@@ -64,7 +64,7 @@ class OutputKeeper:
                 limit=self._limit,
             )
 
-    async def keep(self, live: LiveTask, request: RunRequest, collected: Sequence[Collected]) -> None:
+    async def place(self, live: LiveTask, request: RunRequest, collected: Sequence[Collected]) -> None:
         """Give the task its outputs. Those that are to be fetched by URL are in the object store when this returns;
         where that failed they stay with the task, and the record warns of it.
 
