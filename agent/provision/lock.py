@@ -26,11 +26,26 @@ LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What somebody else's lock looked like; unchanged for too long means that nobody holds it any more."""
+class Seen:
+    """What somebody else's lock looked like."""
 
     owner: bytes
     renewed_ns: int
+
+
+class Silence:
+    """Tells a lock that was left behind by how long it has looked the same, by the clock of the one who waits."""
+
+    def __init__(self, limit_seconds: float) -> None:
+        self._limit = limit_seconds
+        self._seen: Seen | None = None
+        self._since = 0.0
+
+    def is_too_long(self, found: Seen, now: float) -> bool:
+        """Note what the lock looks like at `now`, and say whether it has changed too long ago."""
+        if found != self._seen:
+            self._seen, self._since = found, now
+        return now - self._since > self._limit
 
 
 class Lock:
@@ -38,19 +53,16 @@ class Lock:
 
     def __init__(self, file: Path, *, stale_seconds: float = STALE_SECONDS) -> None:
         self._file = file
-        self._stale_seconds = stale_seconds
+        self._silence = Silence(stale_seconds)
         self._owner = json.dumps({"id": uuid.uuid4().hex, "process": _process(os.getpid())}).encode()
         self._renewal: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        seen, since = None, time.monotonic()
         while not self._try_create():
             found = _look(self._file)
             if found is None:
                 continue  # it was given back at this moment
-            if found != seen:
-                seen, since = found, time.monotonic()
-            if _owner_is_dead(found.owner) or time.monotonic() - since > self._stale_seconds:
+            if self._silence.is_too_long(found, time.monotonic()) or _owner_is_dead(found.owner):
                 self._break(found)
                 continue
             await asyncio.sleep(LOOK_SECONDS)  # a file on another machine's disk calls nobody
@@ -78,7 +90,7 @@ class Lock:
             created.write(self._owner)
         return True
 
-    def _break(self, found: _Seen) -> None:
+    def _break(self, found: Seen) -> None:
         """Remove a lock that was left behind, and no other: between looking and removing somebody may have come."""
         taken = self._file.with_name(f"{self._file.name}.{uuid.uuid4().hex}")
         with suppress(FileNotFoundError):
@@ -96,10 +108,10 @@ class Lock:
                     os.utime(self._file)
 
 
-def _look(file: Path) -> _Seen | None:
+def _look(file: Path) -> Seen | None:
     try:
         with file.open("rb") as opened:
-            return _Seen(opened.read(), os.fstat(opened.fileno()).st_mtime_ns)
+            return Seen(opened.read(), os.fstat(opened.fileno()).st_mtime_ns)
     except OSError as exc:
         if exc.errno in (errno.ENOENT, errno.ESTALE):  # ESTALE: deleted by another NFS client while we look
             return None

@@ -214,7 +214,7 @@ def _is_right(place: Place, entry: ModelEntry) -> bool:
     try:
         found = place.target.stat()
         record = read_record(place.record)
-        if record is not None and (record.bytes, record.mtime_ns) == (found.st_size, found.st_mtime_ns):
+        if record is not None and record.describes(found):
             return False  # known, and what it is known to be was not what is wanted
         if entry.bytes is not None and found.st_size != entry.bytes:
             return False

@@ -29,10 +29,15 @@ class Record:
     path: str
     sha256: str
     bytes: int
-    mtime_ns: int
+    #: Whole seconds since the epoch: image layers and mounted buckets keep no fractions.
+    mtime: int
     evictable: bool
     #: The file was deleted for the disk budget's sake.
     evicted: bool = False
+
+    def describes(self, found: os.stat_result) -> bool:
+        """Whether a file has kept its size and time since."""
+        return (self.bytes, self.mtime) == (found.st_size, int(found.st_mtime))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ class ModelStore:
             and found is not None
             and not record.evicted
             and record.sha256 == entry.sha256
-            and (record.bytes, record.mtime_ns) == (found.st_size, found.st_mtime_ns)
+            and record.describes(found)
         )
 
     def keep(self, entry: ModelEntry) -> None:
@@ -94,7 +99,7 @@ class ModelStore:
         found = place.target.stat()
         write_record(
             place.record,
-            Record(entry.path, entry.sha256, found.st_size, found.st_mtime_ns, entry.evictable),
+            Record(entry.path, entry.sha256, found.st_size, int(found.st_mtime), entry.evictable),
         )
 
     def touch(self, entry: ModelEntry, now: float) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.provision.lock import Lock
+from agent.provision.lock import Lock, Seen, Silence
 from tests.integration.cli.conftest import SECONDS, Command
 from tests.integration.cli.test_serve import read_all
 from tests.integration.provision.conftest import CONTENT, HALF, FileServer, Site, stall
@@ -115,19 +115,27 @@ async def test_lock_of_a_machine_that_is_gone_is_broken_after_its_silence(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_lock_that_is_renewed_is_respected_for_as_long(tmp_path: Path):
+def test_lock_counts_as_left_behind_only_when_it_looks_the_same_for_too_long():
+    silence = Silence(40)
+    assert not silence.is_too_long(Seen(b"owner", 1), now=100)
+    assert not silence.is_too_long(Seen(b"owner", 1), now=140)
+    assert not silence.is_too_long(Seen(b"owner", 0), now=141)  # renewed, by a clock that went back
+    assert not silence.is_too_long(Seen(b"other", 0), now=181)
+    assert silence.is_too_long(Seen(b"other", 0), now=222)
+
+
+async def test_lock_is_waited_for_until_it_is_given_back(tmp_path: Path):
     file = tmp_path / "model.lock"
-    async with Lock(file) as held:
-        waiting = asyncio.create_task(Lock(file, stale_seconds=5).__aenter__())
-        for moment in range(1, 40):
-            os.utime(file, (moment, moment))  # by any clock: only that it changes counts
-            await asyncio.sleep(0.05)  # a lapse of real time is what this is about
-        assert not waiting.done()
+    async with asyncio.timeout(SECONDS), Lock(file) as held:
+        waiting = asyncio.create_task(Lock(file).__aenter__())
+        await asyncio.sleep(0)
         assert held.is_held()
-    async with asyncio.timeout(SECONDS):
+        assert not waiting.done()
+        await held.__aexit__()
         taken = await waiting
-    assert taken.is_held()
-    await taken.__aexit__()
+        assert taken.is_held()
+        await taken.__aexit__()
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_holder_that_was_taken_for_dead_notices_and_leaves_the_new_lock_alone(tmp_path: Path):
