@@ -79,13 +79,22 @@ def build_app(settings: Settings) -> web.Application:
 
 def build_store(settings: Settings) -> TaskStore:
     """The store that the settings name. It does not connect yet. Raises SettingsError."""
+    ttl_seconds, reread_seconds = settings.task_ttl_seconds, min(12, settings.lease_seconds)
+    if settings.store_dir is not None:
+        from agent.tasks.directory import DirectoryStore  # noqa: PLC0415 - few need it
+
+        folder = Path(settings.store_dir).absolute()
+        return DirectoryStore(folder, record_ttl_seconds=ttl_seconds, output_ttl_seconds=ttl_seconds)
     if settings.redis_url is None:
-        log.info("store.memory", note="tasks are known to this process alone; set REDIS_URL to share them")
+        log.info(
+            "store.memory",
+            note="tasks are known to this process alone; set REDIS_URL or AGENT_STORE_DIR to share them",
+        )
         return MemoryStore(
-            record_ttl_seconds=settings.task_ttl_seconds,
-            output_ttl_seconds=settings.task_ttl_seconds,
+            record_ttl_seconds=ttl_seconds,
+            output_ttl_seconds=ttl_seconds,
             max_output_bytes=settings.memory_output_bytes,
-            reread_seconds=min(12, settings.lease_seconds),
+            reread_seconds=reread_seconds,
         )
     from agent.tasks.redis import RedisStore  # noqa: PLC0415 - costs a tenth of a second where it is not needed
 
@@ -93,10 +102,10 @@ def build_store(settings: Settings) -> TaskStore:
         return RedisStore(
             settings.redis_url.get_secret_value(),
             prefix=settings.redis_prefix,
-            record_ttl_seconds=settings.task_ttl_seconds,
-            output_ttl_seconds=settings.task_ttl_seconds,
+            record_ttl_seconds=ttl_seconds,
+            output_ttl_seconds=ttl_seconds,
             timeout_seconds=settings.redis_timeout_seconds,
-            reread_seconds=min(12, settings.lease_seconds),
+            reread_seconds=reread_seconds,
         )
     except ValueError as exc:
         raise SettingsError(str(exc)) from None

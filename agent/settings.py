@@ -197,7 +197,7 @@ class Settings(BaseSettings):
     memory_output_bytes: int = Field(
         256 * 2**20,
         gt=0,
-        description="Bytes of outputs kept in memory, without REDIS_URL or while Redis is away; the oldest go first.",
+        description="Bytes of outputs kept in memory, without a shared store or while it is away; the oldest go first.",
     )
     lease_seconds: float = Field(
         30, gt=0, description="A task whose instance is silent for this long is lost."
@@ -240,6 +240,10 @@ class Settings(BaseSettings):
     shutdown_seconds: float = Field(
         25, ge=0, description="How long running tasks may take to finish at shutdown."
     )
+    store_dir: str | None = Field(
+        None,
+        description="Instead of REDIS_URL: a folder that all instances share, on a NAS; it must be there.",
+    )
     redis_prefix: str = Field("comfyui-agent:", description="Begins every key in Redis.")
     redis_timeout_seconds: float = Field(
         5, gt=0, description="A silent Redis is given up after one and a half times this long."
@@ -250,7 +254,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None,
         validation_alias="REDIS_URL",
-        description="The shared task store. Absent: this process's memory.",
+        description="The shared task store. Without it and AGENT_STORE_DIR: this process's memory.",
     )
     comfyui_root: str | None = Field(
         None, validation_alias="COMFYUI_ROOT", description="A ComfyUI checkout to launch."
@@ -280,6 +284,12 @@ class Settings(BaseSettings):
         validation_alias="COMFYUI_PORT",
         description="Port for the launched ComfyUI, on loopback.",
     )
+
+    @model_validator(mode="after")
+    def _one_store(self) -> Self:
+        if self.redis_url and self.store_dir:
+            raise ValueError("REDIS_URL and AGENT_STORE_DIR contradict each other: set one of them")
+        return self
 
     @model_validator(mode="after")
     def _one_engine(self) -> Self:

@@ -40,6 +40,7 @@ GROUPS = {
     "Tasks": (
         "redis_url",
         "redis_prefix",
+        "store_dir",
         "queue_size",
         "concurrency",
         "task_timeout_seconds",

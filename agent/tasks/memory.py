@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from agent.errors import StoreUnavailable
+from agent.tasks.followers import registered, wait_for_change
 from agent.tasks.record import State, TaskRecord
 from agent.tasks.store import Claim, ClaimLost, Page, Stored, TaskStore, position
 
@@ -169,21 +169,21 @@ class MemoryStore(TaskStore):
         self._enter()
         # Not bounded: requests name this owner's tasks only, and it reads them as they come.
         queue: asyncio.Queue[str | None] = asyncio.Queue()
-        with _registered(self._cancels, owner, queue):
+        with registered(self._cancels, owner, queue):
             while (task_id := await queue.get()) is not None:
                 yield task_id
         self._enter()
 
     async def watch(self, task_id: str) -> AsyncGenerator[Stored, None]:
         changed, seen = asyncio.Event(), None
-        with _registered(self._watchers, task_id, changed):
+        with registered(self._watchers, task_id, changed):
             while (stored := await self.read(task_id)) is not None:
                 if stored != seen:
                     yield stored
                 if stored.record.state.is_final:
                     return
                 seen = stored
-                await _wait(changed, self._reread_seconds)
+                await wait_for_change(changed, self._reread_seconds)
 
     async def page(self, *, state: State | None = None, limit: int = 50, before: str | None = None) -> Page:
         now = self._enter()
@@ -261,26 +261,3 @@ class MemoryStore(TaskStore):
     def _publish(self, task_id: str) -> None:
         for changed in self._watchers.get(task_id, ()):
             changed.set()
-
-
-_Follower = TypeVar("_Follower")
-
-
-@contextmanager
-def _registered(followers: dict[str, set[_Follower]], key: str, follower: _Follower) -> Iterator[None]:
-    followers.setdefault(key, set()).add(follower)
-    try:
-        yield
-    finally:
-        followers[key].discard(follower)
-        if not followers[key]:
-            del followers[key]
-
-
-async def _wait(changed: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await changed.wait()
-    except TimeoutError:
-        return
-    changed.clear()

@@ -1,10 +1,13 @@
-"""Two instances, each with an engine of its own, on one real Redis: either answers for the other's tasks."""
+"""Two instances, each with an engine of its own, on one real Redis or in one folder: either answers for the other's
+tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from tests.integration.agent import graphs
@@ -17,9 +20,18 @@ from tests.redis_server import RedisServer
 Pair = tuple[Agent, Agent]
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def pair(make_agent: MakeAgent, redis_server: RedisServer, redis_prefix: str) -> Pair:
+@pytest_asyncio.fixture(loop_scope="session", params=["redis", "directory"])
+async def pair(
+    request: pytest.FixtureRequest,
+    make_agent: MakeAgent,
+    redis_server: RedisServer,
+    redis_prefix: str,
+    tmp_path: Path,
+) -> Pair:
     shared = {"redis_url": redis_server.url, "redis_prefix": redis_prefix}
+    if request.param == "directory":
+        (tmp_path / "nas").mkdir()
+        shared = {"store_dir": str(tmp_path / "nas")}
     one, two = await asyncio.gather(make_agent(engine=[], **shared), make_agent(engine=[], **shared))
     return one, two
 

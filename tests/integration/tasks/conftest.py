@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
+from agent.tasks.directory import DirectoryStore
+from agent.tasks.directory_files import Files, ServerClock
 from agent.tasks.memory import MemoryStore
 from agent.tasks.redis import RedisStore
 from agent.tasks.store import TaskStore
@@ -25,17 +28,29 @@ async def opened() -> AsyncIterator[Callable[[TaskStore], TaskStore]]:
         yield remember
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "directory"])
 def make_stores(
-    request: pytest.FixtureRequest, opened: Callable[[TaskStore], TaskStore], redis_prefix: str
+    request: pytest.FixtureRequest,
+    opened: Callable[[TaskStore], TaskStore],
+    redis_prefix: str,
+    tmp_path: Path,
 ) -> MakeStores:
-    """The store as two instances see it: two objects on one Redis, one object where a process is all there is."""
+    """The store as two instances see it: two objects on one Redis or in one folder, one object where a process is
+    all there is."""
 
     def make(**options: float) -> tuple[TaskStore, TaskStore]:
         options = {"record_ttl_seconds": 60, "output_ttl_seconds": 60, **options}
         if request.param == "memory":
             store = opened(MemoryStore(**options))
             return store, store
+        if request.param == "directory":
+            # One clock for both: what has expired for one instance may live some milliseconds longer for another.
+            clock = ServerClock(Files(tmp_path).temporary)
+            options["poll_seconds"] = options.pop("reread_seconds", 0.1)
+            return (
+                opened(DirectoryStore(tmp_path, clock=clock, **options)),
+                opened(DirectoryStore(tmp_path, clock=clock, **options)),
+            )
         server: RedisServer = request.getfixturevalue("redis_server")
         return (
             opened(RedisStore(server.url, prefix=redis_prefix, **options)),

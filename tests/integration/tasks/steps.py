@@ -19,6 +19,22 @@ def make_task(task_id: str = "task-1", **fields: Any) -> TaskRecord:
     return TaskRecord(id=task_id, **{"created_at": time.time(), "workflow_digest": "digest", **fields})
 
 
+#: Every method of a store, as tests of its faults call it.
+CALLS: dict[str, Callable[[TaskStore], Awaitable[object]]] = {
+    "ping": lambda store: store.ping(),
+    "read": lambda store: store.read("task-1"),
+    "take": lambda store: store.take(make_task("new"), expected_fence=0, owner="a", lease_seconds=30),
+    "write": lambda store: store.write(Claim("task-1", 1, "a", 30), make_task()),
+    "release": lambda store: store.release(Claim("task-1", 1, "a", 30), make_task()),
+    "extend": lambda store: store.extend(Claim("task-1", 1, "a", 30)),
+    "request_cancel": lambda store: store.request_cancel("task-1"),
+    "watch": lambda store: anext(store.watch("task-1")),
+    "page": lambda store: store.page(),
+    "put_output": lambda store: store.put_output(Claim("task-1", 1, "a", 30), 0, b"data"),
+    "get_output": lambda store: store.get_output("task-1", 1, 0),
+}
+
+
 async def claim_of(
     store: TaskStore, record: TaskRecord, *, fence: int = 0, owner: str = "a", lease_seconds: float = 30
 ) -> Claim:

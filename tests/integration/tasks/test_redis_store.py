@@ -19,6 +19,7 @@ from agent.tasks.record import State
 from agent.tasks.redis import RedisStore
 from agent.tasks.store import Claim, Stored, TaskStore
 from tests.integration.tasks.steps import (
+    CALLS,
     STEP_SECONDS,
     WAIT_SECONDS,
     Follower,
@@ -32,19 +33,6 @@ from tests.redis_server import RedisServer
 MakeStore = Callable[..., RedisStore]
 NO_REREAD = 600  # seconds: what a watcher sees, it was told
 
-CALLS: dict[str, Callable[[TaskStore], Awaitable[object]]] = {
-    "ping": lambda store: store.ping(),
-    "read": lambda store: store.read("task-1"),
-    "take": lambda store: store.take(make_task("new"), expected_fence=0, owner="a", lease_seconds=30),
-    "write": lambda store: store.write(Claim("task-1", 1, "a", 30), make_task()),
-    "release": lambda store: store.release(Claim("task-1", 1, "a", 30), make_task()),
-    "extend": lambda store: store.extend(Claim("task-1", 1, "a", 30)),
-    "request_cancel": lambda store: store.request_cancel("task-1"),
-    "watch": lambda store: anext(store.watch("task-1")),
-    "page": lambda store: store.page(),
-    "put_output": lambda store: store.put_output(Claim("task-1", 1, "a", 30), 0, b"data"),
-    "get_output": lambda store: store.get_output("task-1", 1, 0),
-}
 WRITING = ["take", "write", "release", "extend", "request_cancel", "put_output"]
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 

@@ -194,6 +194,12 @@ def test_engines_that_contradict_each_other_are_an_error(load: Load, names: tupl
     assert all(name in str(wrong.value) for name in names)
 
 
+def test_stores_that_contradict_each_other_are_an_error(load: Load) -> None:
+    with pytest.raises(SettingsError, match="REDIS_URL and AGENT_STORE_DIR contradict") as wrong:
+        load({"REDIS_URL": "redis://:p4ssw0rd@host", "AGENT_STORE_DIR": "/mnt/nas/tasks"})
+    assert "p4ssw0rd" not in str(wrong.value)
+
+
 def test_secrets_do_not_show(load: Load) -> None:
     settings = load(SECRETS)
     shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
