@@ -13,8 +13,9 @@ import structlog
 from aiohttp import web
 
 from agent.api import health, hooks, middleware, openapi, run, socket, tasks
-from agent.api.keys import API_KEYS, BOARD, ENGINE, PARKING, PARSING, RUNNER, SETTINGS, WARM_UP
+from agent.api.keys import API_KEYS, BOARD, ENGINE, FREEZES, PARKING, PARSING, RUNNER, SETTINGS, WARM_UP
 from agent.executor import Executor
+from agent.freeze import FreezeWatch
 from agent.inputs.fetch import Fetcher
 from agent.inputs.guard import AllowList
 from agent.inputs.kinds import MediaLimits
@@ -57,6 +58,7 @@ def build_app(settings: Settings) -> web.Application:
         client_max_size=settings.max_body_bytes,
     )
     app[SETTINGS] = settings
+    app[FREEZES] = FreezeWatch()
     app[PARSING] = asyncio.Semaphore(2)
     app[API_KEYS] = read_api_keys(settings)
     if not app[API_KEYS] and not settings.behind_gateway:
@@ -72,6 +74,7 @@ def build_app(settings: Settings) -> web.Application:
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.on_response_prepare.append(middleware.show_to_page)
     app[PARKING] = Parking(app[BOARD].store, max_bytes=settings.max_body_bytes)
+    app.cleanup_ctx.append(_watch_freezes)
     app.cleanup_ctx.append(_run_front if settings.role is Role.FRONT else _run_parts)
     app.on_shutdown.append(_drain)
     return app
@@ -152,6 +155,13 @@ def engine_limits(settings: Settings) -> EngineLimits:
     )
 
 
+async def _watch_freezes(app: web.Application) -> AsyncGenerator[None, None]:
+    app[FREEZES].on_thaw(lambda _: app[BOARD].store.renew())
+    app[FREEZES].start()
+    yield
+    app[FREEZES].stop()
+
+
 async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     """Start the parts one by one and stop them in reverse."""
     settings, board = app[SETTINGS], app[BOARD]
@@ -176,6 +186,8 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     runner = Runner(settings, board, executor, places)
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[ENGINE], app[RUNNER], app[WARM_UP] = engine, runner, warm_up
+    app[FREEZES].on_thaw(lambda _: feed.renew())
+    app[FREEZES].on_thaw(runner.thaw)
     engine.start()
     await feed.start()
     await runner.start()

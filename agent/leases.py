@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import structlog
 
@@ -27,6 +27,7 @@ class Leases:
         self._store, self._live = store, live
         self._instance, self._lease_seconds = instance, lease_seconds
         self._loops: list[asyncio.Task[None]] = []
+        self._at_once = asyncio.Event()
 
     def start(self) -> None:
         self._loops = [asyncio.create_task(self._beat()), asyncio.create_task(self._hear_cancels())]
@@ -36,11 +37,18 @@ class Leases:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
 
+    def renew(self) -> None:
+        """Extend the leases now: they may have run out while this instance was frozen."""
+        self._at_once.set()
+
     async def _beat(self) -> None:
         """Extend the leases, and make up for claims that the store did not answer; notice tasks that were taken over,
         and cancels whose message was lost."""
         while True:
-            await asyncio.sleep(self._lease_seconds / 3)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_seconds / 3):
+                    await self._at_once.wait()
+            self._at_once.clear()
             extensions = [self._extend(live) for live in self._live.values()]
             for failure in await asyncio.gather(*extensions, return_exceptions=True):
                 if failure is not None:

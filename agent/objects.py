@@ -293,6 +293,8 @@ def _open(access: Access, endpoint: str | None) -> S3Store:
             "allow_http": (endpoint or "").startswith("http://"),
             "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, seconds / TRIES)),
             "timeout": timedelta(seconds=seconds / TRIES),
+            # Connections of an instance that is frozen die without a sign.
+            "pool_idle_timeout": timedelta(seconds=3),
         },
         retry_config={
             "max_retries": MAX_RETRIES,

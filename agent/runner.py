@@ -99,11 +99,19 @@ class Runner(TaskService):
         self._keeper = Keeper(board.store, max_bytes=settings.memory_output_bytes)
         self._is_stopping = False
         self._drain: asyncio.Task[None] | None = None
+        self._limits: set[asyncio.Timeout] = set()
         self._claiming = 0  # tasks between the check for room and their place among the live ones
 
     async def start(self) -> None:
         self._leases.start()
         self._keeper.start()
+
+    def thaw(self, frozen_seconds: float) -> None:
+        """This instance was frozen: the time does not count for its tasks, and their leases may have run out."""
+        for limit in self._limits:
+            if (when := limit.when()) is not None and not limit.expired():
+                limit.reschedule(when + frozen_seconds)
+        self._leases.renew()
 
     async def drain(self) -> None:
         self._is_stopping = True
@@ -272,8 +280,12 @@ class Runner(TaskService):
         structlog.contextvars.bind_contextvars(task_id=live.id)
         error: AgentError | None = None
         try:
-            async with asyncio.timeout(self._settings.task_timeout_seconds):
-                await self._attempts(live, request)
+            async with asyncio.timeout(self._settings.task_timeout_seconds) as limit:
+                self._limits.add(limit)
+                try:
+                    await self._attempts(live, request)
+                finally:
+                    self._limits.discard(limit)
         except TimeoutError:
             error = TaskTimeout(limit=self._settings.task_timeout_seconds)
         except asyncio.CancelledError:

@@ -25,6 +25,10 @@ from comfyui.http import AsyncClient, HTTPError, Limits, Response, Timeout
 #: A heavy node can hold the interpreter lock for long; short timeouts would take a busy engine for a dead one.
 TIMEOUT = Timeout(60.0, connect=5.0, pool=None)
 
+#: How long an idle connection may be used again. Short, since this instance may be frozen meanwhile, when connections
+#: die without a sign; the clock goes on, and a new connection on loopback takes less than a millisecond.
+KEEPALIVE_SECONDS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
@@ -75,7 +79,9 @@ class Client:
             base_url=self.url,
             timeout=TIMEOUT,
             trust_env=False,
-            limits=Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=30),
+            limits=Limits(
+                max_connections=64, max_keepalive_connections=32, keepalive_expiry=KEEPALIVE_SECONDS
+            ),
         )
 
     async def close(self) -> None:

@@ -36,6 +36,9 @@ log = structlog.get_logger(__name__)
 #: Must be the first message of a connection; makes previews carry their prompt and node.
 HELLO = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
 
+#: How long a socket may take to prove that it is alive. A heavy node can hold the engine up.
+CHECK_SECONDS = 10
+
 #: Pauses between attempts to connect, in seconds; the last one repeats.
 RETRY_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -63,6 +66,7 @@ class Feed:
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: ClientConnection | None = None
+        self._check: asyncio.Task[None] | None = None
         self._running_prompt: str | None = None
         self._running_node: str | None = None
         self._reported: set[str] = set()
@@ -77,9 +81,10 @@ class Feed:
         self._task = asyncio.create_task(self._run(), name="feed")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._check) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def resume(self) -> None:
         """The engine is there: connect, and reconnect whenever the socket breaks."""
@@ -96,10 +101,34 @@ class Feed:
                 await self._connected.wait()
         return self.is_connected
 
+    def renew(self) -> None:
+        """The process was frozen: do not trust the socket until it has proved to be alive.
+
+        With nobody who follows a prompt it is replaced at once. Else it is asked first, because what is streamed over
+        it meanwhile would be lost.
+        """
+        if self._connection is None:
+            return
+        self._connected.clear()
+        if not self._followers:
+            self.reconnect()
+        elif self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._check_alive(self._connection), name="feed-check")
+
     def reconnect(self) -> None:
         """Drop the connection and open another: the cure for a socket that the engine no longer knows."""
         if self._connection is not None:
             self._connection.transport.abort()
+
+    async def _check_alive(self, connection: ClientConnection) -> None:
+        with contextlib.suppress(TimeoutError, WebSocketException):
+            async with asyncio.timeout(CHECK_SECONDS):
+                await (await connection.ping())
+            if connection is self._connection:
+                self._connected.set()
+            return
+        log.info("feed.dead")
+        connection.transport.abort()
 
     @contextlib.contextmanager
     def follow(self, prompt_id: str) -> Iterator[asyncio.Queue[Event]]:

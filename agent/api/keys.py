@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 
+from agent.freeze import FreezeWatch
 from agent.parking import Parking
 from agent.service import TaskService
 from agent.settings import Settings
@@ -22,4 +23,5 @@ BOARD = web.AppKey("board", TaskBoard)
 PARKING = web.AppKey("parking", Parking)
 #: The runner of this instance's engine, or that of a front, which has neither engine nor warm-up.
 RUNNER: web.AppKey[TaskService] = web.AppKey("runner", TaskService)
+FREEZES = web.AppKey("freezes", FreezeWatch)
 WARM_UP = web.AppKey("warm_up", WarmUp)

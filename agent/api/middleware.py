@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from agent.api.hooks import HOOK_PATHS
-from agent.api.keys import API_KEYS, SETTINGS
+from agent.api.keys import API_KEYS, FREEZES, SETTINGS
 from agent.api.render import error_response
 from agent.errors import (
     AgentError,
@@ -55,6 +55,7 @@ async def name_request(request: web.Request, handler: Handler) -> web.StreamResp
     given = request.headers.get("x-fc-request-id", "")
     request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     with structlog.contextvars.bound_contextvars(request_id=request_id):
+        request.app[FREEZES].check()
         began, status = (
             time.monotonic(),
             499,

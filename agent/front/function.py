@@ -86,7 +86,8 @@ class EngineFunction:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-                connector=aiohttp.TCPConnector(limit=0),
+                # A front is frozen too, and its connections die without a sign: none is kept idle for long.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         named = {"task-id": task_id} if task_id else {}

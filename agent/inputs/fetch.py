@@ -180,7 +180,8 @@ def _open_client(
 ) -> AsyncClient:
     # At debug level the pool logs whole response headers, and a redirect's Location is as secret as a query.
     logging.getLogger("httpcore.http11").setLevel(logging.INFO)
-    limits = Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=15)
+    # Kept for the other files of a workflow. Not for long: connections of a frozen instance die without a sign.
+    limits = Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=3)
     no_cookies = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     return AsyncClient(
         transport=GuardedTransport(allow, limits=limits, resolve=resolve, tls=tls),

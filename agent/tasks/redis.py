@@ -90,9 +90,15 @@ class RedisStore(TaskStore):
         self._client = _client(url, connections=CONNECTIONS, retries=1)
         self._feed = Feed(_client(url, connections=1, retries=0))
         self._closed = False
+        self._is_stale = False
+        self._dropping = asyncio.Lock()
 
     async def ping(self) -> None:
         await self._send(("PING",))
+
+    def renew(self) -> None:
+        self._is_stale = True
+        self._feed.renew()
 
     async def close(self) -> None:
         self._closed = True
@@ -283,6 +289,8 @@ class RedisStore(TaskStore):
 
     async def _exchange(self, commands: Sequence[Command], timeout_seconds: float) -> list[Any]:
         self._refuse_if_closed()
+        if self._is_stale:
+            await self._drop_stale()
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self._exchange_once(commands)
@@ -294,6 +302,13 @@ class RedisStore(TaskStore):
         finally:
             if self._closed:  # meanwhile: the call may have connected once more
                 await self._client.aclose()
+
+    async def _drop_stale(self) -> None:
+        """Close the idle connections; those in use have their own timeouts."""
+        async with self._dropping:
+            if self._is_stale:
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+                self._is_stale = False
 
     async def _exchange_once(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)

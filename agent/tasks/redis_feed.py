@@ -24,6 +24,10 @@ IDLE_SECONDS = 10  # a connection that is silent this long is asked whether it s
 ANSWER_SECONDS = 5  # and has this long to answer: a frozen instance wakes up to dead ones
 
 
+class _Renewed(Exception):
+    """The connection is to be replaced."""
+
+
 class Feed:
     """Connects at the first `listen` and stays connected until `close`, which also closes the client."""
 
@@ -34,6 +38,7 @@ class Feed:
         self._confirmed: set[str] = set()  # those that it confirmed
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._renewal = asyncio.Event()
         self._is_down = False
         self._closed = False
 
@@ -54,6 +59,10 @@ class Feed:
                 del self._listeners[channel]
                 self._changed.set()
 
+    def renew(self) -> None:
+        """Give the connection up for a new one, and tell every listener that it may have missed something."""
+        self._renewal.set()
+
     async def close(self) -> None:
         """Disconnect and wake every listener with None, as is done from now on with each new one."""
         self._closed = True
@@ -72,11 +81,14 @@ class Feed:
             try:
                 async with self._client.pubsub() as pubsub:
                     await self._serve(pubsub)
+            except* _Renewed:
+                log.info("redis.feed_renewed")
             except* (RedisError, OSError) as errors:
                 self._report_loss(errors.exceptions[0])
             except* Exception:  # whatever it is, the watchers' only news line must not end with it
                 log.exception("redis.feed_failed")
-            await asyncio.sleep(RECONNECT_SECONDS)
+            if not self._renewal.is_set():
+                await asyncio.sleep(RECONNECT_SECONDS)
 
     def _report_loss(self, error: BaseException) -> None:
         if not self._is_down:
@@ -89,6 +101,7 @@ class Feed:
         self._requested.clear()
         self._confirmed.clear()
         self._changed.set()
+        self._renewal.clear()
         async with asyncio.timeout(ANSWER_SECONDS):
             await pubsub.connect()  # type: ignore[no-untyped-call]
         if self._is_down:
@@ -97,6 +110,11 @@ class Feed:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._subscribe(pubsub))
             tasks.create_task(self._receive(pubsub))
+            tasks.create_task(self._until_renewal())
+
+    async def _until_renewal(self) -> None:
+        await self._renewal.wait()
+        raise _Renewed
 
     async def _subscribe(self, pubsub: PubSub) -> None:
         """Bring the subscriptions in line with the listeners, again and again."""

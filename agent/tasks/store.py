@@ -65,6 +65,10 @@ class TaskStore(Protocol):
     async def ping(self) -> None:
         """Raise StoreUnavailable unless the store answers."""
 
+    def renew(self) -> None:
+        """The process was frozen: trust no connection that was open before. Most stores have none."""
+        return
+
     async def close(self) -> None:
         """Free everything the store holds in this process, and end its followers with StoreUnavailable.
         Closing again does nothing."""

@@ -15,6 +15,7 @@ class TcpProxy:
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self._open: dict[asyncio.StreamWriter, bytes] = {}
+        self._dropped: set[asyncio.StreamWriter] = set()
         self._pipes: set[asyncio.Task[None]] = set()
         self._flows = asyncio.Event()
         self._flows.set()
@@ -42,6 +43,12 @@ class TcpProxy:
             writer.transport.abort()
         return len(found)
 
+    def drop(self) -> int:
+        """Forget the open connections as a box on the way does: both ends keep theirs, and neither ever hears of the
+        other again. New ones work. Returns how many there were."""
+        self._dropped |= self._open.keys()
+        return len(self._open)
+
     def stall(self) -> None:
         """Both ends keep their connections, and nothing comes through; new ones are accepted and stay silent."""
         self._flows.clear()
@@ -66,6 +73,7 @@ class TcpProxy:
         }
         self._pipes |= pipes
         await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+        self._dropped.discard(writer)
         for end in (writer, onward_writer):
             end.transport.abort()
         for pipe in pipes:
@@ -87,6 +95,8 @@ class TcpProxy:
                 if not is_answer and not self._open.get(caller):
                     self._open[caller] = chunk[:1024]
                 await self._flows.wait()
+                if caller in self._dropped:
+                    continue
                 if is_answer and self.silenced and self.silenced in self._open.get(caller, b""):
                     continue
                 sink.write(chunk)

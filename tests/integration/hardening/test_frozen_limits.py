@@ -1,0 +1,24 @@
+"""The time for which an instance was frozen does not count towards the limits of its tasks."""
+
+from __future__ import annotations
+
+from agent.api.keys import RUNNER
+from tests.integration.agent.conftest import MakeAgent
+from tests.integration.agent.graphs import chain, empty, node, save
+from tests.integration.agent.service import Agent
+
+
+def thaw(agent: Agent, seconds: float) -> None:
+    """As the watch does it after a freeze of so long."""
+    agent._runner.app[RUNNER].thaw(seconds)
+
+
+async def test_task_limit_is_moved_on_by_the_time_of_a_freeze(make_agent: MakeAgent) -> None:
+    agent = await make_agent(task_timeout_seconds=6)
+    lasting = chain(empty(), node("LabSteps", image=..., steps=100, seconds=0.1), save())
+    frozen = await agent.begin(lasting)
+    await agent.running(frozen)
+    thaw(agent, 60)
+    awake = await agent.begin(lasting)  # its limit began after the freeze
+    assert (await agent.finished(awake))["error"]["code"] == "TaskTimeout"
+    await agent.until(frozen, lambda record: record["state"] == "succeeded", 30)
