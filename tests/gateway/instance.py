@@ -31,6 +31,9 @@ PRE_STOP_SECONDS = 90
 #: Failed health checks in a row that discard an instance, after the first check, which must not fail at all.
 FAILURE_THRESHOLD = 3
 
+#: How long after a broken connection the end of its process may show.
+EXIT_SECONDS = 2
+
 STEP_SECONDS = 0.02  # how often a port is tried that nobody listens on yet
 
 
@@ -245,31 +248,44 @@ class Instance:
     @contextlib.asynccontextmanager
     async def send(self, call: Call, body: Any = None) -> AsyncIterator[aiohttp.ClientResponse]:
         """Hand a request over. Leaving early closes its connection: all that a container may notice of it."""
-        self._note(What.DELIVERED, str(call))
-        try:
-            async with self._http.request(
+        async with (
+            self._request(call),
+            self._http.request(
                 call.method,
                 self.url_of(call),
                 headers=call.headers,
                 data=body,
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            ) as response:
-                yield response
-        finally:
-            self._note(What.ENDED, str(call))
+            ) as response,
+        ):
+            yield response
 
     @contextlib.asynccontextmanager
     async def connect(self, call: Call) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """Section 5: one WebSocket is one request."""
         ours = {"sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "host"}
         headers = {name: value for name, value in call.headers.items() if name.lower() not in ours}
+        async with (
+            self._request(call),
+            self._http.ws_connect(
+                self.url_of(call), headers=headers, autoping=False, max_msg_size=0
+            ) as socket,
+        ):
+            yield socket
+
+    @contextlib.asynccontextmanager
+    async def _request(self, call: Call) -> AsyncIterator[None]:
+        """Note its begin and end. Where it broke because the process ended, that is known before anybody else is
+        given the same instance."""
         self._note(What.DELIVERED, str(call))
         try:
-            async with self._http.ws_connect(
-                self.url_of(call), headers=headers, autoping=False, max_msg_size=0
-            ) as socket:
-                yield socket
+            yield
+        except aiohttp.ClientConnectionError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EXIT_SECONDS):
+                    await self._watch()
+            raise
         finally:
             self._note(What.ENDED, str(call))
 
