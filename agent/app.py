@@ -16,11 +16,12 @@ from agent.api import health, hooks, middleware, openapi, run, socket, tasks
 from agent.api.keys import API_KEYS, BOARD, ENGINE, FREEZES, PARKING, PARSING, RUNNER, SETTINGS, WARM_UP
 from agent.executor import Executor
 from agent.freeze import FreezeWatch
+from agent.inputs.buckets import BucketReader, Sources
 from agent.inputs.fetch import Fetcher
 from agent.inputs.guard import AllowList
 from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
-from agent.objects import open_object_store
+from agent.objects import open_bucket, open_object_store
 from agent.outputs.places import OutputPlaces
 from agent.parking import Parking
 from agent.provision.prelude import after_provisioning
@@ -144,6 +145,19 @@ def plan_engine(settings: Settings) -> tuple[str, Launch | None]:
     return address.url, Launch(argv, folder, child_environment(os.environ))
 
 
+def bucket_reader(settings: Settings) -> BucketReader:
+    """Reads inputs from the buckets that the settings open. Raises SettingsError."""
+    try:
+        return BucketReader(
+            settings.input_buckets,
+            lambda scheme, bucket: open_bucket(settings, scheme, bucket),
+            max_bytes=settings.max_input_bytes,
+            timeout_seconds=settings.fetch_timeout_seconds,
+        )
+    except ValueError as exc:
+        raise SettingsError(str(exc)) from None
+
+
 def engine_limits(settings: Settings) -> EngineLimits:
     """How patient the supervisor is. Several probes fit into the time after which a silent engine has hung."""
     hang_seconds = settings.engine_hang_seconds
@@ -180,7 +194,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     engine = Engine(url, launch, probe, engine_limits(settings))
     engine.on_change(lambda e: feed.resume() if e.state is EngineState.READY else feed.pause())
     limits = MediaLimits(max_bytes=settings.max_input_bytes, max_pixels=settings.max_input_pixels)
-    resolver = InputResolver(client, fetcher, limits)
+    resolver = InputResolver(client, Sources(fetcher, bucket_reader(settings)), limits)
     executor = Executor(settings, engine, client, feed, resolver)
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
     runner = Runner(settings, board, executor, places)

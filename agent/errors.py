@@ -116,7 +116,7 @@ class InputNotFetched(AgentError):
 
 
 class InputForbidden(AgentError):
-    """An input URL points to an address that this server must not reach. AGENT_FETCH_ALLOW opens private hosts."""
+    """An input URL points to where this server must not reach. AGENT_FETCH_ALLOW and AGENT_INPUT_BUCKETS open more."""
 
     status = 400
 

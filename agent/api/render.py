@@ -11,7 +11,7 @@ import pybase64
 from aiohttp import web
 from pydantic_core import to_json
 
-from agent.errors import AgentError, AnswerTooLarge
+from agent.errors import AgentError, AnswerTooLarge, StoreUnavailable
 from agent.service import Delivery, Forwarded
 from agent.tasks.board import TaskBoard
 from agent.tasks.record import TaskRecord
@@ -55,13 +55,19 @@ async def answer_body(board: TaskBoard, delivery: Delivery | Forwarded) -> bytes
     """The result as an answer that is not too large: then all outputs are given as URLs. What another agent answered
     is as it should be.
 
-    Raises AnswerTooLarge where they could not be fetched from there.
+    Raises AnswerTooLarge where they could not be fetched from there, StoreUnavailable where that is so only for now.
     """
     if isinstance(delivery, Forwarded):
         return delivery.body
     if not board.fits(delivery.record):
-        if not (board.store.is_shared and delivery.is_kept):
+        if not board.store.is_shared:
             raise AnswerTooLarge(limit=board.answer_limit, task_id=delivery.record.id)
+        if not delivery.is_kept:
+            raise StoreUnavailable(
+                "The answer is too large for one response, and the task store, which would have its parts, is away. "
+                "Ask for the task again later.",
+                task_id=delivery.record.id,
+            )
         delivery = replace(delivery, outputs=[None] * len(delivery.outputs))
     return await result_body(delivery, await board.links(delivery.record))
 

@@ -1,18 +1,19 @@
 """Turns the media inputs of a workflow into files that the engine can read.
 
-An input is an http(s) URL, a data URI, base64, or the name of a file that the engine has already. Which inputs are
-media is the engine's to say (`Catalog.media_inputs`); every other value passes through untouched.
+An input is an http(s) URL, an s3:// or oss:// reference, a data URI, base64, or the name of a file that the engine has
+already. Which inputs are media is the engine's to say (`Catalog.media_inputs`); every other value passes through
+untouched.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.errors import AgentError, InvalidInput
 from agent.inputs.decode import decode_base64, looks_like_base64, parse_data_uri
-from agent.inputs.fetch import Fetched, Fetcher
+from agent.inputs.fetch import Fetched
 from agent.inputs.kinds import MediaKind, MediaLimits
 from comfyui.catalog import Catalog, MediaInput
 from comfyui.client import Client, FileRef
@@ -39,14 +40,21 @@ REMEMBERED_UPLOADS = 10_000
 #: Names under which loaders take files. Only these are fetched before the engine has said which inputs are media.
 MEDIA_NAMES = ("image", "mask", "video", "audio", "file")
 
-WANTED = "Send an http(s) URL, a data URI, base64, or the name of a file in ComfyUI's input folder."
+WANTED = "Send an http(s), s3:// or oss:// URL, a data URI, base64, or the name of a file in ComfyUI's input folder."
+
+
+class Source(Protocol):
+    """Where references lead."""
+
+    async def fetch(self, reference: str) -> Fetched:
+        """Raises InputForbidden, InputTooLarge and InputNotFetched."""
 
 
 class Prefetch:
     """Downloads that were begun early. `gate` bounds those of all tasks; one that it has not let through when the file
     is needed was not begun. Close it when the task needs them no more."""
 
-    def __init__(self, fetcher: Fetcher, gate: asyncio.Semaphore, workflow: Workflow) -> None:
+    def __init__(self, fetcher: Source, gate: asyncio.Semaphore, workflow: Workflow) -> None:
         self._fetcher, self._gate = fetcher, gate
         self._through: set[str] = set()
         self._begun = {url: asyncio.create_task(self._download(url)) for url in _likely_urls(workflow)}
@@ -84,7 +92,7 @@ class Prefetch:
 class InputResolver:
     """Fetches, checks and uploads inputs. Calls may run at the same time; the same bytes are uploaded once."""
 
-    def __init__(self, client: Client, fetcher: Fetcher, limits: MediaLimits) -> None:
+    def __init__(self, client: Client, fetcher: Source, limits: MediaLimits) -> None:
         self._client, self._fetcher, self._limits = client, fetcher, limits
         self._uploaded: dict[str, str] = {}
         self._uploading: dict[str, asyncio.Lock] = {}
@@ -134,7 +142,7 @@ class InputResolver:
         text = value.strip()
         scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text[:32])
         match scheme and scheme[1].lower():
-            case "http" | "https":
+            case "http" | "https" | "s3" | "oss":
                 fetched = await prefetch.fetch(text)
                 return await self._hand_over(fetched.data, kind, fetched.filename or fetched.content_type)
             case "data":
@@ -176,7 +184,7 @@ def _likely_urls(workflow: Workflow) -> set[str]:
     loaders = (node for node in workflow.nodes.values() if not any(node.links()))
     values = (node.inputs.get(name) for node in loaders for name in MEDIA_NAMES)
     texts = {value.strip() for value in values if isinstance(value, str)}
-    return {text for text in texts if re.match(r"https?://\S+$", text, re.IGNORECASE)}
+    return {text for text in texts if re.match(r"(?:https?|s3|oss)://\S+$", text, re.IGNORECASE)}
 
 
 def parse_file_name(value: str) -> FileRef | None:

@@ -18,6 +18,7 @@ from tests.integration.agent import graphs
 from tests.integration.agent.pictures import png
 from tests.integration.inputs.conftest import MediaServer, answer
 from tests.integration.reliability.fleet import AgentProcess, ready, slow
+from tests.object_store import Bucket
 from tests.redis_server import RedisServer
 
 MARK = "S3cr3t"
@@ -44,7 +45,9 @@ def texts_of(image: Path) -> str:
         return str(opened.info)
 
 
-async def test_no_secret_comes_out_stays_or_is_logged(tmp_path: Path, redis: RedisServer) -> None:
+async def test_no_secret_comes_out_stays_or_is_logged(
+    tmp_path: Path, redis: RedisServer, bucket: Bucket
+) -> None:
     seen: list[str] = []
     environment = {
         "REDIS_URL": redis.url,
@@ -53,6 +56,13 @@ async def test_no_secret_comes_out_stays_or_is_logged(tmp_path: Path, redis: Red
         "AGENT_LOG_LEVEL": "debug",
         "AGENT_INVOCATION": "gateway",
         "AGENT_REDIS_TIMEOUT_SECONDS": "0.5",
+        "AGENT_OBJECT_STORE": f"s3://{bucket.name}/out",
+        "AGENT_OBJECT_STORE_ENDPOINT": bucket.server.url,
+        "AGENT_OBJECT_STORE_KEY_ID": "open-id",  # a part of every signed URL
+        "AGENT_OBJECT_STORE_KEY_SECRET": f"object-{MARK}",
+        "AWS_ACCESS_KEY_ID": f"aws-id-{MARK}",
+        "AWS_SECRET_ACCESS_KEY": f"aws-secret-{MARK}",
+        "AWS_SESSION_TOKEN": f"aws-token-{MARK}",
         "ALIBABA_CLOUD_ACCESS_KEY_ID": f"env-id-{MARK}",
         "ALIBABA_CLOUD_ACCESS_KEY_SECRET": f"env-{MARK}",
         "ALIBABA_CLOUD_SECURITY_TOKEN": f"env-token-{MARK}",
@@ -73,6 +83,10 @@ async def test_no_secret_comes_out_stays_or_is_logged(tmp_path: Path, redis: Red
             return graphs.loaded(f"http://user:{MARK}@{host}:{media.port}{path}{query}")
 
         # What works, what fails in each stage, and what is refused.
+        by_url = {"prompt": slow(2), "outputs": "url"}
+        assert (await send("POST", "/api/run", by_url, **{"task-id": "by-url"}))["status"] == 200
+        assert "X-Amz-Signature=" in seen[-1]
+        await send("GET", "/api/tasks/by-url")
         assert (await send("POST", "/api/run", loaded("/cat.png"), **{"task-id": "good"}))["status"] == 200
         assert MARK in media.requests[0], "the signature reached the server that asked for it"
         for name, body, status in [
@@ -110,6 +124,7 @@ async def test_no_secret_comes_out_stays_or_is_logged(tmp_path: Path, redis: Red
         seen.append(str(psutil.Process(pid).environ()))
         seen.append(str(psutil.Process(pid).cmdline()))
 
+        answered = len(seen)
         async with Redis.from_url(redis.url) as client:
             keys = [key async for key in client.scan_iter()]
             assert any(b"good" in key for key in keys)
@@ -120,10 +135,13 @@ async def test_no_secret_comes_out_stays_or_is_logged(tmp_path: Path, redis: Red
                 elif b":output:" in key:
                     seen.append(str(await client.get(key)))
 
+        signature = "X-Amz-Signature"
+        assert not any(signature in text for text in seen[answered:])
         await asyncio.to_thread(redis.stop)
         await send("POST", "/api/run", slow(2), **{"task-id": "without-redis"})
         await send("GET", "/readyz")
         assert await agent.stop() == 0
+        assert signature not in agent.log_text
         seen.append(agent.log_text)
 
     pictures = [path for path in agent.place.base.rglob("*.png") if path.stat().st_size]
