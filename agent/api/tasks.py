@@ -21,6 +21,7 @@ from agent.errors import AnswerTooLarge, InvalidQuery, OutputNotFound, RangeNotS
 from agent.outputs.disposition import content_disposition
 from agent.tasks.board import TaskBoard
 from agent.tasks.record import State, TaskRecord
+from agent.tasks.store import is_cursor
 
 #: A comment line this often keeps boxes on the way from dropping a silent stream.
 HEARTBEAT_SECONDS = 20
@@ -35,7 +36,7 @@ async def list_tasks(request: web.Request) -> web.Response:
     """Recent tasks, newest first. `next` is the value of `before` for the page after this one."""
     board = request.app[BOARD]
     records, following = await board.page(
-        state=_state(request), limit=_limit(request), before=request.query.get("before")
+        state=_state(request), limit=_limit(request), before=_before(request)
     )
     shown = [await render.show_task(board, record) for record in records]
     return json_response({"tasks": shown, "next": following})
@@ -167,6 +168,13 @@ def _limit(request: web.Request) -> int:
     if not (given.isascii() and given.isdigit() and len(given) <= 3 and 1 <= int(given) <= LARGEST_PAGE):
         raise InvalidQuery(f"limit is a number from 1 to {LARGEST_PAGE}.", parameter="limit")
     return int(given)
+
+
+def _before(request: web.Request) -> str | None:
+    given = request.query.get("before")
+    if given is not None and not is_cursor(given):
+        raise InvalidQuery("before is the `next` of the page before, as it came.", parameter="before")
+    return given
 
 
 ENDPOINTS = [

@@ -16,6 +16,12 @@ from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, Output, State, TaskRecord
 from agent.tasks.store import Stored, TaskStore
 
+#: States in which a task may be stored and be seen in another one.
+UNFINISHED = tuple(state for state in State if not state.is_final)
+
+#: How many tasks of the store one page of ours may look at: so many at a time, so many times.
+STORE_PAGE, STORE_PAGES = 50, 10
+
 log = structlog.get_logger(__name__)
 
 
@@ -114,13 +120,24 @@ class TaskBoard:
     async def page(
         self, *, state: State | None, limit: int, before: str | None
     ) -> tuple[list[TaskRecord], str | None]:
-        """Some tasks, newest first, and the `before` of the page after them. With a state, a task whose instance
-        died shows in neither the state that is stored nor the one that it is seen in."""
-        page = await self.store.page(state=state, limit=limit, before=before)
-        records = [
-            self.live[s.record.id].record if s.record.id in self.live else self.as_seen(s) for s in page.tasks
-        ]
-        return [record for record in records if state in (None, record.state)], page.next
+        """Up to `limit` tasks, newest first, and the `before` of the page after them. The state is that in which a
+        task is seen, which is not the stored one where its instance died. A page may be short, even empty, and still
+        have a next one."""
+        states = None if state is None else {state, *UNFINISHED}
+        at_a_time = limit if state is None else max(limit, STORE_PAGE)
+        found: list[TaskRecord] = []
+        for _ in range(STORE_PAGES):
+            page = await self.store.page(states=states, limit=at_a_time, before=before)
+            for stored in page.tasks:
+                record = self._seen_now(stored)
+                if state in (None, record.state):
+                    if len(found) == limit:
+                        return found, self.store.cursor(found[-1])
+                    found.append(record)
+            before = page.next
+            if before is None or len(found) == limit:
+                break
+        return found, before
 
     def as_seen(self, stored: Stored) -> TaskRecord:
         """The stored record as it is to be read: a task without a living owner does not run.
@@ -143,6 +160,10 @@ class TaskBoard:
                 "The output is in an object store that this instance has no AGENT_OBJECT_STORE for."
             )
         return await self.objects.signed_url(key, self._signed_url_seconds)
+
+    def _seen_now(self, stored: Stored) -> TaskRecord:
+        live = self.live.get(stored.record.id)
+        return live.record if live is not None else self.as_seen(stored)
 
     async def _bytes(self, stored: Stored, index: int) -> bytes:
         data = await self.store.get_output(stored.record.id, stored.fence, index)

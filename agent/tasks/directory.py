@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -164,19 +164,28 @@ class DirectoryStore(TaskStore):
                 except StoreUnavailable:
                     self._refuse_if_closed()
 
-    async def page(self, *, state: State | None = None, limit: int = 50, before: str | None = None) -> Page:
+    async def page(
+        self, *, states: Collection[State] | None = None, limit: int = 50, before: str | None = None
+    ) -> Page:
         found: list[tuple[str, Stored]] = []
         for _ in range(BATCHES):
             places = await self._call(partial(self._tasks.index.newest, before, BATCH))
             looks = (self._call(partial(self._find_at, place)) for place in places)
             tasks = zip(places, await asyncio.gather(*looks), strict=True)
-            found += [(p, task) for p, task in tasks if task and state in (None, task.record.state)]
+            found += [
+                (place, task)
+                for place, task in tasks
+                if task and (states is None or task.record.state in states)
+            ]
             if len(found) > limit:
                 return Page(tuple(task for _, task in found[:limit]), found[limit - 1][0])
             if len(places) < BATCH:
                 return Page(tuple(task for _, task in found), None)
             before = places[-1]
         return Page(tuple(task for _, task in found), before)
+
+    def cursor(self, record: TaskRecord) -> str:
+        return place_of(record.created_at, name_of(record.id))
 
     async def put_output(self, claim: Claim, index: int, data: bytes) -> None:
         await self._call(partial(self._tasks.put_output, claim, index, data), OUTPUT_PATIENCE)

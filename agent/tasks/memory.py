@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -185,9 +185,11 @@ class MemoryStore(TaskStore):
                 seen = stored
                 await wait_for_change(changed, self._reread_seconds)
 
-    async def page(self, *, state: State | None = None, limit: int = 50, before: str | None = None) -> Page:
+    async def page(
+        self, *, states: Collection[State] | None = None, limit: int = 50, before: str | None = None
+    ) -> Page:
         now = self._enter()
-        tasks = [task for task in self._tasks.values() if state in (None, task.record.state)]
+        tasks = [task for task in self._tasks.values() if states is None or task.record.state in states]
         tasks = [task for task in tasks if before is None or position(task.record) < before]
         tasks.sort(key=lambda task: position(task.record), reverse=True)
         chosen = tuple(self._stored(task, now) for task in tasks[:limit])

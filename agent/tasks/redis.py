@@ -15,7 +15,7 @@ and channels: `{ID}:changes` carries each stored record, `cancels:OWNER` ids of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -169,13 +169,15 @@ class RedisStore(TaskStore):
                     yield news.stored
                 seen = news
 
-    async def page(self, *, state: State | None = None, limit: int = 50, before: str | None = None) -> Page:
+    async def page(
+        self, *, states: Collection[State] | None = None, limit: int = 50, before: str | None = None
+    ) -> Page:
         found: list[Stored] = []
         for _ in range(BATCHES):
             positions = await self._positions(before)
-            matching = await self._matching(positions, state)
+            matching = await self._matching(positions, states)
             while matching and (missing := limit + 1 - len(found)):
-                found += await self._tasks(matching[:missing], state)
+                found += await self._tasks(matching[:missing], states)
                 matching = matching[missing:]
             if len(found) > limit:
                 return Page(tuple(found[:limit]), position(found[limit - 1].record))
@@ -235,19 +237,22 @@ class RedisStore(TaskStore):
         (found,) = await self._send(("ZREVRANGEBYLEX", self._index[0], newest, "-", "LIMIT", 0, BATCH))
         return [entry.decode() for entry in found]
 
-    async def _matching(self, positions: list[str], state: State | None) -> list[str]:
-        """Those positions whose task has this state. Those whose task has expired leave the index."""
+    async def _matching(self, positions: list[str], states: Collection[State] | None) -> list[str]:
+        """Those positions whose task has one of these states. Those whose task has expired leave the index."""
         tasks = await self._fields(positions, "position", "state")
         # An expired task whose id is used again left an entry that now leads to the new task.
         if gone := [entry for entry in positions if tasks[entry][0] != entry.encode()]:
             await self._send(*(("ZREM", key, *gone) for key in self._index))
-        return [e for e in positions if e not in gone and state in (None, (tasks[e][1] or b"").decode())]
+        is_wanted = {
+            entry: states is None or (tasks[entry][1] or b"").decode() in states for entry in positions
+        }
+        return [entry for entry in positions if entry not in gone and is_wanted[entry]]
 
-    async def _tasks(self, positions: list[str], state: State | None) -> list[Stored]:
+    async def _tasks(self, positions: list[str], states: Collection[State] | None) -> list[Stored]:
         """These tasks, without those that have expired or changed their state by now."""
         replies = await self._run(*(Call(READ, self._keys(_id_at(entry))) for entry in positions))
         tasks = [_to_snapshot(reply).stored for reply in replies if reply]
-        return [task for task in tasks if state in (None, task.record.state)]
+        return [task for task in tasks if states is None or task.record.state in states]
 
     async def _fields(self, positions: list[str], *names: str) -> dict[str, list[bytes | None]]:
         """These fields of the tasks at these positions, in one round trip."""

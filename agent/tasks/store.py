@@ -10,7 +10,8 @@ reached, and once it is closed. A call that is cancelled, or that raises `StoreU
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -131,8 +132,15 @@ class TaskStore(Protocol):
         (`contextlib.aclosing`) when leaving early.
         """
 
-    async def page(self, *, state: State | None = None, limit: int = 50, before: str | None = None) -> Page:
-        """Up to `limit` tasks (at least 1), newest first; `before` is the `next` of the page before."""
+    async def page(
+        self, *, states: Collection[State] | None = None, limit: int = 50, before: str | None = None
+    ) -> Page:
+        """Up to `limit` tasks (at least 1) whose stored state is one of these, newest first; `before` is the `next`
+        of the page before, or the `cursor` of any task."""
+
+    def cursor(self, record: TaskRecord) -> str:
+        """What `page` takes as `before` to go on after this task. Begins with its creation time, see `is_cursor`."""
+        return position(record)
 
     async def put_output(self, claim: Claim, index: int, data: bytes) -> None:
         """Keep the bytes of an output of this attempt. An old owner's are kept apart from the new owner's."""
@@ -151,3 +159,8 @@ class TaskStore(Protocol):
 def position(record: TaskRecord) -> str:
     """Where the task stands among all tasks: sorts as text by creation time, then id. Also the cursor of `page`."""
     return f"{record.created_at:020.6f}:{record.id}"
+
+
+def is_cursor(text: str) -> bool:
+    """Whether a store could have made this text as a cursor."""
+    return re.fullmatch(r"[0-9]{13}\.[0-9]{6}[:-][^\s]+", text) is not None

@@ -83,14 +83,14 @@ async def test_tasks_are_listed_by_state(fresh: Agent) -> None:
         {"before": "\x00"},
         {"before": "(1"},
         {"before": "é" * 300},
+        {"before": "1732170000.5:t"},
+        {"before": "0001732170000.500000:"},
+        {"before": "0001732170000.500000:t\n"},
     ],
 )
-async def test_wrong_query_is_refused_or_finds_nothing(fresh: Agent, query: dict[str, str]) -> None:
+async def test_wrong_query_is_refused(fresh: Agent, query: dict[str, str]) -> None:
     await fresh.run(graphs.painted())
-    answer = await fresh.get("/api/tasks", params=query)
-    if "before" in query and answer.status == 200:
-        return
-    error = answer.error(400, "InvalidQuery")
+    error = (await fresh.get("/api/tasks", params=query)).error(400, "InvalidQuery")
     assert error["parameter"] == next(iter(query))
 
 

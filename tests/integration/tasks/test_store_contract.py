@@ -195,7 +195,7 @@ class TestOwning:
         amended = final.changed(warnings=[{"code": "Second"}])
         assert await other.amend(amended, fence=1)
         assert await store.read("task-1") == Stored(amended, 1, None, cancel_requested=False)
-        assert (await store.page(state=State.SUCCEEDED)).records == (amended,)
+        assert (await store.page(states={State.SUCCEEDED})).records == (amended,)
         for wrong, fence in [
             (final, 0),
             (final, 2),
@@ -447,9 +447,11 @@ class TestListing:
             claim = await claim_of(store, make_task(f"task-{i}", created_at=1000 + i))
             if i in (3, 130, 131):
                 await store.write(claim, make_task(claim.task_id, state=State.FAILED, created_at=1000 + i))
-        pages = await _all_pages(store, limit=2, state=State.FAILED)
+        pages = await _all_pages(store, limit=2, states={State.FAILED})
         assert [record.id for page in pages for record in page] == ["task-131", "task-130", "task-3"]
-        assert await _all_pages(store, limit=2, state=State.CANCELLED) == [()]
+        assert await _all_pages(store, limit=2, states={State.CANCELLED}) == [()]
+        both = await _all_pages(store, limit=100, states={State.FAILED, State.QUEUED})
+        assert [len(page) for page in both] == [100, 100, 50]
 
     async def test_expired_task_leaves_the_list_and_its_id_can_come_again(
         self, make_stores: MakeStores
@@ -545,12 +547,12 @@ async def _is_gone(store: TaskStore, task_id: str = "task-1") -> bool:
 
 
 async def _all_pages(
-    store: TaskStore, *, limit: int, state: State | None = None
+    store: TaskStore, *, limit: int, states: set[State] | None = None
 ) -> list[tuple[TaskRecord, ...]]:
-    page = await store.page(limit=limit, state=state)
+    page = await store.page(limit=limit, states=states)
     pages = [page.records]
     while page.next is not None:
         assert len(pages) < 100
-        page = await store.page(limit=limit, state=state, before=page.next)
+        page = await store.page(limit=limit, states=states, before=page.next)
         pages.append(page.records)
     return pages
