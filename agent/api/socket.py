@@ -15,7 +15,7 @@ from agent.api.keys import BOARD, RUNNER, SETTINGS
 from agent.api.parse import find_task_id, parse_run_request
 from agent.api.render import answer_body, progress_map
 from agent.api.slow import SlowReader, cut_off, reading_limit
-from agent.errors import AgentError, InternalError, InvalidWorkflow
+from agent.errors import AgentError, InternalError, InvalidRequest, InvalidWorkflow
 from agent.tasks.record import TaskRecord
 
 log = structlog.get_logger(__name__)
@@ -39,6 +39,8 @@ async def run_socket(request: web.Request) -> web.WebSocketResponse:
     limit = request.app[SETTINGS].max_body_bytes
     socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=limit, compress=False)
     socket.headers["task-id"] = task_id
+    if not _can_open(socket, request):
+        raise InvalidRequest("This route is a WebSocket. Connect with ws:// or wss://, or POST to /api/run.")
     await socket.prepare(request)
     with suppress(ConnectionError, SlowReader):
         try:
@@ -59,6 +61,13 @@ async def run_socket(request: web.Request) -> web.WebSocketResponse:
             await _send(socket, "error", to_json(InternalError().to_body(task_id)))
         await socket.close()
     return socket
+
+
+def _can_open(socket: web.WebSocketResponse, request: web.Request) -> bool:
+    try:
+        return bool(socket.can_prepare(request))
+    except ValueError:  # a Sec-WebSocket-Key that is not even ASCII
+        return False
 
 
 async def _run(request: web.Request, socket: web.WebSocketResponse, wanted: RunRequest, task_id: str) -> None:

@@ -236,4 +236,15 @@ async def test_wrong_method_names_those_that_are_allowed(agent: Agent) -> None:
 
 
 async def test_plain_get_of_the_websocket_route_is_an_error_in_json(agent: Agent) -> None:
-    (await agent.get("/api/run/ws")).error(400, "InvalidRequest")
+    handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    key = "MDEyMzQ1Njc4OWFiY2RlZg=="
+    for headers in (
+        {},
+        {"Upgrade": "websocket"},
+        handshake,
+        {**handshake, "Sec-WebSocket-Key": "short"},
+        {**handshake, "Sec-WebSocket-Key": "é"},
+        {**handshake, "Sec-WebSocket-Key": key, "Sec-WebSocket-Version": "1"},
+    ):
+        answer = await agent.get("/api/run/ws", headers=headers)
+        assert "is a WebSocket" in answer.error(400, "InvalidRequest")["detail"]
