@@ -20,6 +20,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from agent.settings_errors import say_wrong
+
 
 class Role(StrEnum):
     """What an instance does."""
@@ -376,5 +378,7 @@ def read_api_keys(settings: Settings) -> tuple[bytes, ...]:
 
 def _say(error: Any) -> str:
     where = str(error["loc"][0]) if error["loc"] else ""
-    name = variable(where) if where in Settings.model_fields else where
-    return f"{name}: {error['msg']}" if name else str(error["msg"]).removeprefix("Value error, ")
+    field = next((name for name in Settings.model_fields if where in (name, variable(name))), None)
+    if field is None:
+        return say_wrong(where, None, error)
+    return say_wrong(variable(field), Settings.model_fields[field], error)

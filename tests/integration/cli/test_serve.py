@@ -92,7 +92,7 @@ def test_version_is_printed(command):
 @pytest.mark.parametrize(
     ("settings", "arguments", "words"),
     [
-        ({"AGENT_QUEUE_SIZE": "many"}, [], ["AGENT_QUEUE_SIZE", "integer"]),
+        ({"AGENT_QUEUE_SIZE": "many"}, [], ["AGENT_QUEUE_SIZE", "whole number"]),
         ({"AGENT_QUEUE_SIZE": "x", "AGENT_CONCURRENCY": "0"}, [], ["AGENT_QUEUE_SIZE", "AGENT_CONCURRENCY"]),
         ({"AGENT_TYPO": "1"}, [], ["AGENT_TYPO", "serve --help"]),
         ({"AGENT_FETCH_ALLOW": "not a host"}, [], ["AGENT_FETCH_ALLOW", "not a host"]),

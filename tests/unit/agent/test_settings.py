@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, Field
 
 from agent.settings import Invocation, Role, Settings, SettingsError, load_settings, read_api_keys, variable
+from agent.settings_errors import allowed
 
 SECRETS = {"AGENT_API_KEYS": "tops3cret,other-key", "REDIS_URL": "redis://:p4ssw0rd@redis:6379/0"}
 #: The names that design section 8 fixes.
@@ -172,6 +174,61 @@ def test_a_wrong_value_is_an_error_that_names_the_setting(load: Load, name: str,
         load({name: value})
     expected = "AGENT_PORT" if name == "FC_CUSTOM_LISTEN_PORT" else name
     assert expected in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("AGENT_PORT", "http", "AGENT_PORT must be a whole number, at least 0 and at most 65535"),
+        ("FC_CUSTOM_LISTEN_PORT", "x", "AGENT_PORT must be a whole number, at least 0 and at most 65535"),
+        ("AGENT_PORT", "65536", "AGENT_PORT must be a whole number, at least 0 and at most 65535"),
+        ("AGENT_MAX_NODES", "1.5", "AGENT_MAX_NODES must be a whole number, greater than 0"),
+        ("AGENT_LEASE_SECONDS", "soon", "AGENT_LEASE_SECONDS must be a number, greater than 0"),
+        ("AGENT_LEASE_SECONDS", "nan", "AGENT_LEASE_SECONDS must be a number, greater than 0"),
+        ("AGENT_SHUTDOWN_SECONDS", "-1", "AGENT_SHUTDOWN_SECONDS must be a number, at least 0"),
+        ("AGENT_ROLE", "boss", "AGENT_ROLE must be all, engine or front"),
+        ("AGENT_LOG_LEVEL", "loud", "AGENT_LOG_LEVEL must be debug, info, warning or error"),
+        ("COMFYUI_URL", "ftp://x", "COMFYUI_URL: write it as http://host:port"),
+        (
+            "AGENT_API_KEYS",
+            ",",
+            "AGENT_API_KEYS: there is no key in it, and without one the API would be open",
+        ),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_is_allowed(
+    load: Load, name: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(SettingsError) as wrong:
+        load({name: value})
+    assert str(wrong.value) == sentence
+
+
+@pytest.mark.parametrize("name", [variable(name) for name in Settings.model_fields])
+@pytest.mark.parametrize("value", ["\x7f x", "-1", "1e999", "[]", "{"])
+def test_no_setting_is_answered_in_the_words_of_a_library(load: Load, name: str, value: str) -> None:
+    said = ""
+    try:
+        load({name: value})
+    except SettingsError as wrong:
+        said = str(wrong)
+    assert not re.search(r"Input should|valid |Value error|pydantic", said)
+
+
+def test_kinds_that_no_setting_has_yet_are_named_too() -> None:
+    class Other(BaseModel):
+        flag: bool = True
+        share: float | None = Field(None, gt=0, lt=1)
+        mode: Literal["one"] = "one"
+        text: str = ""
+
+    wanted = {name: allowed(field) for name, field in Other.model_fields.items()}
+    assert wanted == {
+        "flag": "true or false",
+        "share": "a number, greater than 0 and less than 1",
+        "mode": "one",
+        "text": None,
+    }
 
 
 def test_all_wrong_values_are_told_at_once(load: Load) -> None:
