@@ -312,8 +312,10 @@ class Settings(BaseSettings):
     def _front_has_what_it_needs(self) -> Self:
         if self.role is Role.FRONT and self.engine_url is None:
             raise ValueError("AGENT_ROLE=front needs AGENT_ENGINE_URL, the address of the engine function")
-        if self.role is Role.FRONT and self.redis_url is None:
-            raise ValueError("AGENT_ROLE=front needs REDIS_URL: it answers for tasks that others run")
+        if self.role is Role.FRONT and self.redis_url is None and self.store_dir is None:
+            raise ValueError(
+                "AGENT_ROLE=front needs REDIS_URL or AGENT_STORE_DIR: it answers for tasks that others run"
+            )
         return self
 
     @property

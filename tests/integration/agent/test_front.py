@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import io
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +16,13 @@ import pytest_asyncio
 from aiohttp import web
 from PIL import Image
 
-from agent.api.keys import RUNNER
+from agent.api.keys import BOARD, RUNNER
 from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation, events
 from tests.integration.agent.pictures import b64, color_of
 from tests.integration.agent.service import Agent, eventually, take
+from tests.object_store import Bucket
 from tests.redis_server import RedisServer
 
 KEY = "the-engine-functions-own-key"
@@ -208,6 +211,31 @@ class TestParking:
         assert len(picture) > 128 * 1024 > max(sizes)
         assert (await engine.run(graph, "parked")).ok() == (await front.run(graph, "parked")).ok()
 
+    async def test_pictures_are_parked_in_the_object_store_where_there_is_one(
+        self, make_agent: MakeAgent, shared: dict[str, Any], bucket: Bucket
+    ) -> None:
+        picture = noise()
+        engine = await make_agent(**shared, **bucket.settings())
+        front = await make_agent(role="front", engine_url=engine.url, **shared, **bucket.settings())
+        await front.submit(graphs.loaded(b64(picture)), "in-the-bucket")
+        assert (await front.succeeded("in-the-bucket"))["outputs"]
+        (key,) = filter(re.compile("parked").match, bucket.keys())
+        objects = front.parts[BOARD].objects
+        assert objects is not None
+        assert (await objects.get(key, 2**24))[0].decode() == b64(picture)
+
+    async def test_an_object_store_that_is_away_leaves_the_task_store(
+        self, make_agent: MakeAgent, engine: Agent, shared: dict[str, Any], bucket: Bucket
+    ) -> None:
+        away = {
+            **bucket.settings(),
+            "object_store_endpoint": "http://127.0.0.1:9",
+            "object_store_timeout_seconds": 1,
+        }
+        front = await make_agent(role="front", engine_url=engine.url, engine_api_key=KEY, **shared, **away)
+        await front.submit(graphs.loaded(b64(noise())), "in-redis")
+        await front.succeeded("in-redis")
+
     async def test_workflow_that_is_too_large_without_its_pictures_is_refused(self, front: Agent) -> None:
         graph = {str(i): graphs.node("EmptyImage", title="x" * 190, width=8) for i in range(1000)}
         error = (await front.submit(graph, "huge")).error(413, "AsyncBodyTooLarge")
@@ -307,6 +335,15 @@ class TestTheFunctionFails:
         assert [color_of(picture) for picture in answer.results("3")] == [graphs.rgb(color)]
         assert len(calls) == 1
         await asyncio.gather(*calls)
+
+    async def test_shared_folder_in_redis_place(self, make_agent: MakeAgent, tmp_path: Path) -> None:
+        folder = {"store_dir": str(tmp_path)}
+        engine = await make_agent(**folder)
+        front = await make_agent(role="front", engine_url=engine.url, **folder)
+        color = graphs.fresh_color()
+        await front.submit(graphs.painted(color), "on-the-nas")
+        await front.succeeded("on-the-nas")
+        assert color_of((await front.output("on-the-nas", 0)).body) == graphs.rgb(color)
 
     async def test_store_away(self, make_agent: MakeAgent, engine: Agent, private_redis: RedisServer) -> None:
         """A synchronous run of no name still succeeds; what could not be kept is refused."""
