@@ -169,6 +169,16 @@ def test_compose_front_knows_the_key_and_the_store_of_its_engine() -> None:
         assert front[shared] == engine[shared]
 
 
+def test_compose_agent_has_the_key_of_its_object_store_and_shows_its_open_port() -> None:
+    agent, store = compose()["agent"]["environment"], compose()["objects"]
+    assert agent["AGENT_OBJECT_STORE_KEY_ID"] == store["environment"]["MINIO_ROOT_USER"]
+    assert agent["AGENT_OBJECT_STORE_KEY_SECRET"] == store["environment"]["MINIO_ROOT_PASSWORD"]
+    bucket = agent["AGENT_OBJECT_STORE"].removeprefix("s3://").partition("/")[0]
+    assert f"/data/{bucket} " in store["entrypoint"][-1]
+    outside = agent["AGENT_OBJECT_STORE_PUBLIC_ENDPOINT"].rpartition(":")[2]
+    assert store["ports"] == [f"127.0.0.1:{outside}:9000"]
+
+
 def knative() -> dict[str, Any]:
     document: dict[str, Any] = load("deploy/knative.yaml")
     return document

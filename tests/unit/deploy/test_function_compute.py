@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from agent.settings import load_settings
 from tests.unit.deploy.documents import KNOWN_VARIABLES, ROOT, ROUTES, default_of, functions, load, schema
@@ -52,13 +53,10 @@ def test_schema_refuses_what_the_component_would_swallow(change: dict[str, Any])
 
 def test_bucket_in_the_comment_fits_the_schema_too() -> None:
     text = (ROOT / "s.yaml").read_text()
-    commented = re.search(r"      # (role: .*\n(?:      # .*\n)+)", text)
+    commented = re.search(r"      # ossMountConfig:\n(?:      # .*\n)+", text)
     assert commented
-    lines = commented[0].splitlines()
-    import yaml  # noqa: PLC0415
-
-    mount = yaml.safe_load("\n".join(line.replace("# ", "", 1) for line in lines))
-    assert set(mount) == {"role", "ossMountConfig"}
+    mount = yaml.safe_load("\n".join(line.replace("# ", "", 1) for line in commented[0].splitlines()))
+    assert set(mount) == {"ossMountConfig"}
     function = {**functions()[ENGINE], **mount}
     del function["nasConfig"]
     schema("function_schema.yaml").validate(function)
@@ -114,7 +112,8 @@ def test_agent_knows_how_long_the_platform_delivers(name: str) -> None:
 def test_both_functions_share_redis_network_and_key_and_one_of_them_has_the_gpu() -> None:
     engine, front = functions()[ENGINE], functions()[FRONT]
     read: Callable[[dict[str, Any]], dict[str, str]] = lambda function: function["environmentVariables"]  # noqa: E731
-    assert read(engine)["REDIS_URL"] == read(front)["REDIS_URL"]
+    for shared in ("REDIS_URL", "AGENT_OBJECT_STORE"):
+        assert read(engine)[shared] == read(front)[shared]
     assert read(engine)["AGENT_API_KEYS"] == read(front)["AGENT_ENGINE_API_KEY"]
     assert read(engine)["AGENT_API_KEYS"] != read(front)["AGENT_API_KEYS"]
     assert engine["vpcConfig"] == front["vpcConfig"]
