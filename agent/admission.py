@@ -17,6 +17,7 @@ from agent.tasks.live import LiveTask
 from agent.tasks.progress import Progress
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
 from agent.tasks.store import Claim, ClaimLost, Stored
+from agent.webhooks.notifier import Notifier
 from comfyui.workflow import Workflow
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,11 @@ class RunRequest:
         """The body that asks another agent for the same."""
         return {**self.beside, "prompt": self.workflow.graph}
 
+    @property
+    def webhook(self) -> str | None:
+        """The URL that shall be told of the task's end."""
+        return self.beside.get("webhook")
+
 
 def new_task_id() -> str:
     """An id of our own. Function Compute wants task ids to begin with a letter, and a UUID may begin with a digit."""
@@ -47,8 +53,9 @@ def new_task_id() -> str:
 class Admission:
     """Claims tasks in the name of `instance`. Calls may run at the same time, also for the same task."""
 
-    def __init__(self, settings: Settings, board: TaskBoard, instance: str) -> None:
+    def __init__(self, settings: Settings, board: TaskBoard, instance: str, notifier: Notifier) -> None:
         self._settings, self._board, self._store, self._instance = settings, board, board.store, instance
+        self._notifier = notifier
 
     async def claim(
         self, request: RunRequest, task_id: str | None, *, is_background: bool, must_keep: bool
@@ -133,15 +140,18 @@ class Admission:
             current_node=None,
             queue_position=None,
             finished_at=time.time(),
+            webhook=self._notifier.due(stored.record.webhook),
         )
         taken = await self._take(record, stored.fence).on(self._store)
         if isinstance(taken, Stored):
             return taken.record  # somebody was quicker
         await self._store.write(taken, record)
+        self._notifier.post(record)
         return record
 
-    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
-        """Write a refusal under its task-id, for callers who can only learn of it by polling.
+    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> TaskRecord | None:
+        """Write a refusal under its task-id, for callers who can only learn of it by polling; returns what then is
+        stored, None where that is not known.
 
         A task that exists stays as it is: the refused request was another one with its id, or another delivery.
         One that was refused only for now can run when it is delivered again.
@@ -155,13 +165,18 @@ class Admission:
             finished_at=now,
             nodes=Progress(request.workflow).snapshot() if request else {},
             workflow_digest=request.digest if request else "",
+            webhook=self._notifier.due(self._notifier.plan(request.webhook if request else None)),
         )
         try:
             taken = await self._take(record, 0).on(self._store)
-            if isinstance(taken, Claim):
-                await self._store.write(taken, record)
+            if isinstance(taken, Stored):
+                return taken.record
+            await self._store.write(taken, record)
         except (StoreUnavailable, ClaimLost) as exc:
             log.warning("task.rejection_not_stored", task_id=task_id, reason=str(exc))
+            return None
+        self._notifier.post(record)
+        return record
 
     def _first_record(self, request: RunRequest, task_id: str) -> TaskRecord:
         now = time.time()
@@ -172,6 +187,7 @@ class Admission:
             nodes=Progress(request.workflow).snapshot(),
             deliver_until=now + self._settings.delivery_seconds if self._settings.behind_gateway else None,
             attempts=[Attempt(number=1, instance=self._instance, started_at=now)],
+            webhook=self._notifier.plan(request.webhook),
         )
 
     def _next_record(self, stored: TaskRecord, fresh: TaskRecord) -> TaskRecord:

@@ -7,13 +7,26 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from agent.api import health, hooks, middleware, openapi, run, socket, tasks
-from agent.api.keys import API_KEYS, BOARD, ENGINE, FREEZES, PARKING, PARSING, RUNNER, SETTINGS, WARM_UP
+from agent.api.keys import (
+    API_KEYS,
+    BOARD,
+    ENGINE,
+    FREEZES,
+    NOTIFIER,
+    PARKING,
+    PARSING,
+    RUNNER,
+    SETTINGS,
+    WARM_UP,
+)
+from agent.api.render import show_task
 from agent.executor import Executor
 from agent.freeze import FreezeWatch
 from agent.inputs.buckets import BucketReader, Sources
@@ -31,6 +44,9 @@ from agent.tasks.board import TaskBoard
 from agent.tasks.memory import MemoryStore
 from agent.tasks.store import TaskStore
 from agent.warm_up import WarmUp, read_warm_up
+from agent.webhooks.notifier import Notifier
+from agent.webhooks.sender import Sender
+from agent.webhooks.signing import read_secret
 from comfyui.client import Client
 from comfyui.engine import Engine, EngineState
 from comfyui.feed import Feed
@@ -71,6 +87,7 @@ def build_app(settings: Settings) -> web.Application:
         signed_url_seconds=settings.signed_url_seconds,
         answer_limit=settings.answer_limit,
     )
+    app[NOTIFIER] = build_notifier(settings, app[BOARD])
     table = [e for group in (run, socket, tasks, health, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.on_response_prepare.append(middleware.show_to_page)
@@ -113,6 +130,29 @@ def build_store(settings: Settings) -> TaskStore:
         )
     except ValueError as exc:
         raise SettingsError(str(exc)) from None
+
+
+def build_notifier(settings: Settings, board: TaskBoard) -> Notifier:
+    """What tells webhooks of the ends of tasks. It does not connect yet. Raises SettingsError."""
+    try:
+        keys = [read_secret(secret.get_secret_value()) for secret in settings.webhook_secrets]
+        allow = AllowList.parse(settings.fetch_allow)
+    except ValueError as exc:
+        raise SettingsError(str(exc)) from None
+    notifier = Notifier(
+        board.store,
+        Sender(keys, allow, timeout_seconds=settings.webhook_timeout_seconds),
+        render=partial(show_task, board),
+        default_url=settings.webhook_url.get_secret_value() if settings.webhook_url else None,
+        max_attempts=settings.webhook_attempts,
+        total_seconds=settings.webhook_total_seconds,
+        must_wait=settings.behind_gateway,
+    )
+    try:
+        notifier.plan(None)
+    except ValueError as exc:
+        raise SettingsError(f"AGENT_WEBHOOK_URL: {exc}") from None
+    return notifier
 
 
 def plan_engine(settings: Settings) -> tuple[str, Launch | None]:
@@ -197,7 +237,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     resolver = InputResolver(client, Sources(fetcher, bucket_reader(settings)), limits)
     executor = Executor(settings, engine, client, feed, resolver)
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
-    runner = Runner(settings, board, executor, places)
+    runner = Runner(settings, board, executor, places, app[NOTIFIER])
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[ENGINE], app[RUNNER], app[WARM_UP] = engine, runner, warm_up
     app[FREEZES].on_thaw(lambda _: feed.renew())
@@ -209,6 +249,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     yield
     await warm_up.stop()
     await runner.stop()
+    await app[NOTIFIER].close()
     await feed.stop()
     await engine.stop()
     await fetcher.close()
@@ -221,9 +262,10 @@ async def _run_front(app: web.Application) -> AsyncGenerator[None, None]:
     from agent.front.runner import FrontRunner  # noqa: PLC0415
 
     function = EngineFunction(app[SETTINGS])
-    app[RUNNER] = FrontRunner(app[SETTINGS], app[BOARD], function, app[PARKING])
+    app[RUNNER] = FrontRunner(app[SETTINGS], app[BOARD], function, app[PARKING], app[NOTIFIER])
     yield
     await app[RUNNER].drain()
+    await app[NOTIFIER].close()
     await function.close()
     await app[BOARD].store.close()
 

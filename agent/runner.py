@@ -47,6 +47,7 @@ from agent.tasks.keeper import Keeper
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
 from agent.tasks.store import ClaimLost
+from agent.webhooks.notifier import Notifier
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +81,9 @@ RETRY_AFTER_SECONDS = 2
 #: How long putting tasks back may take at shutdown.
 PUT_BACK_SECONDS = 10
 
+#: How long the messages of tasks that ended in the last moment may take at shutdown.
+LAST_POST_SECONDS = 2
+
 #: Log services take lines of 32 KB.
 LOGGED_DETAIL = 2000
 
@@ -88,12 +92,17 @@ class Runner(TaskService):
     """Runs tasks on this instance's engine. `start` and `stop` frame everything else."""
 
     def __init__(
-        self, settings: Settings, board: TaskBoard, executor: Executor, places: OutputPlaces
+        self,
+        settings: Settings,
+        board: TaskBoard,
+        executor: Executor,
+        places: OutputPlaces,
+        notifier: Notifier,
     ) -> None:
         self.instance = uuid.uuid4().hex[:12]
         self._settings, self._board, self._executor, self._places = settings, board, executor, places
-        self._live = board.live
-        self._admission = Admission(settings, board, self.instance)
+        self._live, self._notifier = board.live, notifier
+        self._admission = Admission(settings, board, self.instance, notifier)
         self._elsewhere = Elsewhere(settings, board, self._admission)
         self._leases = Leases(board.store, self._live, self.instance, settings.lease_seconds)
         self._keeper = Keeper(board.store, max_bytes=settings.memory_output_bytes)
@@ -120,12 +129,14 @@ class Runner(TaskService):
         await asyncio.shield(self._drain)
 
     async def _empty(self) -> None:
+        deadline = time.monotonic() + self._settings.shutdown_seconds
         for live in tuple(self._live.values()):
             live.hurry()
         await self._wait_for_work(self._settings.shutdown_seconds)
         for live in tuple(self._live.values()):
             live.stop(ShuttingDown(retry_after=RETRY_AFTER_SECONDS))
         await self._wait_for_work(PUT_BACK_SECONDS)
+        await self._notifier.drain(max(deadline - time.monotonic(), LAST_POST_SECONDS))
 
     async def stop(self) -> None:
         """Drain, then end everything that was started."""
@@ -153,6 +164,7 @@ class Runner(TaskService):
                 outputs = await self._board.outputs(task_id) if record.state is State.SUCCEEDED else []
                 is_kept = True
             if record.state.is_final and not _is_ours_to_repeat(admitted, record):
+                await self._notifier.resume(record)
                 if record.error is not None:
                     raise AgentError.from_dict(record.error, task_id)
                 return Delivery(record, outputs, is_kept)
@@ -162,24 +174,32 @@ class Runner(TaskService):
 
     async def submit(self, request: RunRequest, task_id: str | None = None) -> TaskRecord:
         admitted = await self._admit(request, task_id, is_background=True, must_keep=True)
-        return admitted.record if isinstance(admitted, LiveTask) else admitted
+        if isinstance(admitted, LiveTask):
+            return admitted.record
+        await self._notifier.resume(admitted)
+        return admitted
 
     async def cancel(self, task_id: str) -> TaskRecord:
         try:
             async with asyncio.timeout(CANCEL_SECONDS):
-                if live := self._live.get(task_id):
-                    live.stop(TaskCancelled())
-                    record = await live.wait()
-                    if record.state.is_final:
-                        return record
-                    # Another instance has taken it over.
-                return await self._elsewhere.cancel(task_id)
+                record = await self._cancel(task_id)
         except TimeoutError:
             return await self._board.get(task_id)
+        await self._notifier.wait(record)
+        return record
+
+    async def _cancel(self, task_id: str) -> TaskRecord:
+        if live := self._live.get(task_id):
+            live.stop(TaskCancelled())
+            record = await live.wait()
+            if record.state.is_final:
+                return record
+            # Another instance has taken it over.
+        return await self._elsewhere.cancel(task_id)
 
     async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
         if not isinstance(error, TaskConflict):  # there the id belongs to another task
-            await self._admission.reject(task_id, error, request)
+            await self._notifier.resume(await self._admission.reject(task_id, error, request))
 
     def queue(self) -> dict[str, Any]:
         by_state: dict[State, list[str]] = {State.RUNNING: [], State.QUEUED: []}
@@ -361,11 +381,14 @@ class Runner(TaskService):
                 attempts=close_attempt(record.attempts, outcome, found),
                 finished_at=now,
                 progress=1.0 if error is None else record.progress,
+                webhook=self._notifier.due(record.webhook),
             )
         except ClaimLost:
             log.warning("task.taken_over", task_id=live.id, too_late_for=state.value)
             live.finish()  # the record is the new owner's, and so is the result
             return
+        if live.is_kept or not live.must_keep:  # else it will be delivered again
+            self._notifier.post(live.record)
         say = log.warning if state is State.FAILED else log.info
         say(
             "task.finished",

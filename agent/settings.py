@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agent.settings_errors import say_wrong
+from agent.webhooks.signing import read_secret
 
 
 class Role(StrEnum):
@@ -79,8 +80,27 @@ def _split_keys(value: Any) -> Any:
     return keys
 
 
+def _split_webhook_secrets(value: Any) -> Any:
+    secrets = _split(value)
+    if value and not secrets:
+        raise ValueError("there is no secret in it, and without one webhooks would not be signed")
+    return secrets
+
+
+def _check_webhook_secrets(value: list[SecretStr]) -> list[SecretStr]:
+    for secret in value:
+        read_secret(secret.get_secret_value())
+    return value
+
+
 WordList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split_keys)]
+WebhookSecretList = Annotated[
+    list[SecretStr],
+    NoDecode,
+    BeforeValidator(_split_webhook_secrets),
+    AfterValidator(_check_webhook_secrets),
+]
 
 
 class Settings(BaseSettings):
@@ -200,6 +220,23 @@ class Settings(BaseSettings):
         256 * 2**20,
         gt=0,
         description="Bytes of outputs kept in memory, without a shared store or while it is away; the oldest go first.",
+    )
+    webhook_url: SecretStr | None = Field(
+        None,
+        description="Told of the end of every task whose request names no webhook; its query may hold a secret.",
+    )
+    webhook_secrets: WebhookSecretList = Field(
+        default_factory=list,
+        description="Comma-separated secrets (whsec_...), each of which signs every webhook. None: not signed.",
+    )
+    webhook_timeout_seconds: float = Field(
+        15, gt=0, description="How long a receiver of webhooks may take to answer."
+    )
+    webhook_attempts: int = Field(5, ge=1, description="How often one webhook is tried.")
+    webhook_total_seconds: float = Field(
+        60,
+        gt=0,
+        description="How long all tries of one webhook may take together; behind a platform they are billed.",
     )
     lease_seconds: float = Field(
         30, gt=0, description="A task whose instance is silent for this long is lost."

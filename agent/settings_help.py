@@ -49,6 +49,13 @@ GROUPS = {
         "max_attempts",
         "shutdown_seconds",
     ),
+    "Webhooks": (
+        "webhook_url",
+        "webhook_secrets",
+        "webhook_timeout_seconds",
+        "webhook_attempts",
+        "webhook_total_seconds",
+    ),
     "Limits of inputs": ("fetch_timeout_seconds", "max_body_bytes", "max_input_bytes", "max_input_pixels"),
     "Logs": ("log_level", "log_format"),
     "More": (),

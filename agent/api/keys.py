@@ -12,6 +12,7 @@ from agent.service import TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard
 from agent.warm_up import WarmUp
+from agent.webhooks.notifier import Notifier
 from comfyui.engine import Engine
 
 SETTINGS = web.AppKey("settings", Settings)
@@ -20,6 +21,7 @@ API_KEYS = web.AppKey("api_keys", tuple[bytes, ...])
 PARSING = web.AppKey("parsing", asyncio.Semaphore)
 ENGINE = web.AppKey("engine", Engine)
 BOARD = web.AppKey("board", TaskBoard)
+NOTIFIER = web.AppKey("notifier", Notifier)
 PARKING = web.AppKey("parking", Parking)
 #: The runner of this instance's engine, or that of a front, which has neither engine nor warm-up.
 RUNNER: web.AppKey[TaskService] = web.AppKey("runner", TaskService)

@@ -23,9 +23,10 @@ from agent.tasks.record import NodeProgress, Output, State, TaskRecord
 class RunOptions(BaseModel):
     """What may stand beside the workflow in `{"prompt": workflow, ...}`.
 
-    They go to ComfyUI as they are, but for `outputs`: "inline" wants them as base64 in the answer, "url" as signed URLs
-    of the object store. `client_id` and `prompt_id` are accepted from ComfyUI's own clients, and ignored: the agent has
-    its own. `parked` comes from an agent in front, which has put long inputs into the shared store.
+    `webhook` is a URL that is told of the task's end. `outputs`: "inline" wants them as base64 in the answer, "url" as
+    signed URLs of the object store. `parked` comes from an agent in front, which has put long inputs into the shared
+    store. The others go to ComfyUI as they are; `client_id` and `prompt_id` are accepted from ComfyUI's own clients,
+    and ignored: the agent has its own.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -37,6 +38,7 @@ class RunOptions(BaseModel):
     outputs: Outputs | None = None
     client_id: Any = None
     prompt_id: Any = None
+    webhook: StrictStr | None = None
     parked: dict[str, dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]] | None = None
 
     @field_validator("extra_data")

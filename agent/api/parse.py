@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from agent.admission import RunRequest
-from agent.api.keys import PARKING, PARSING, SETTINGS
+from agent.api.keys import NOTIFIER, PARKING, PARSING, SETTINGS
 from agent.api.models import RunOptions
 from agent.errors import (
     BodyTooLarge,
@@ -49,6 +49,10 @@ async def parse_run_request(app: web.Application, body: bytes) -> RunRequest:
     """As `read_run_request`, for a body that is here already. Raises WorkflowTooLarge, and those for its content."""
     max_nodes, is_small = app[SETTINGS].max_nodes, len(body) <= INLINE_BYTES
     envelope = parse_envelope(body) if is_small else await _in_thread(app, parse_envelope, body)
+    try:
+        app[NOTIFIER].plan(envelope.options.webhook)
+    except ValueError as exc:
+        raise InvalidOptions(f'Option "webhook" beside the workflow: {exc}.', option="webhook") from None
     if envelope.options.parked is not None:
         graph = await app[PARKING].restore(envelope.graph, envelope.options.parked)
         return await _in_thread(app, check_envelope, envelope._replace(graph=graph), max_nodes)

@@ -40,7 +40,8 @@ async def show_task(board: TaskBoard, record: TaskRecord) -> dict[str, Any]:
 
 def render_task(record: TaskRecord, links: Mapping[int, str] | None = None) -> dict[str, Any]:
     """The task record as JSON data. `links`: output index -> signed URL."""
-    shown = {**record.model_dump(mode="json", exclude={"nodes"}), "nodes": progress_map(record)}
+    shown = record.model_dump(mode="json", exclude={"nodes": True, "webhook": {"target"}})
+    shown["nodes"] = progress_map(record)
     for output in shown["outputs"]:
         output["signed_url"] = (links or {}).get(output["index"])
     return shown

@@ -32,6 +32,7 @@ from agent.service import Delivery, Forwarded, Show, TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard
 from agent.tasks.record import State, TaskRecord
+from agent.webhooks.notifier import Notifier
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +52,16 @@ class FrontRunner(TaskService):
     """Has the engine function run tasks. What it knows of them it reads from the shared store."""
 
     def __init__(
-        self, settings: Settings, board: TaskBoard, function: EngineFunction, parking: Parking
+        self,
+        settings: Settings,
+        board: TaskBoard,
+        function: EngineFunction,
+        parking: Parking,
+        notifier: Notifier,
     ) -> None:
         self._settings, self._board, self._function, self._parking = settings, board, function, parking
-        self._admission = Admission(settings, board, uuid.uuid4().hex[:12])
+        self._notifier = notifier
+        self._admission = Admission(settings, board, uuid.uuid4().hex[:12], notifier)
         self._elsewhere = Elsewhere(settings, board, self._admission)
         self._flights: dict[str, _Flight] = {}
         self._is_stopping = False
@@ -99,6 +106,7 @@ class FrontRunner(TaskService):
                 await self._give_up(task_id, error)
                 raise
             log.info("task.submitted", task_id=task_id, bytes=len(body))
+        await self._notifier.resume(record)
         return record
 
     async def cancel(self, task_id: str) -> TaskRecord:
@@ -109,11 +117,12 @@ class FrontRunner(TaskService):
             return await self._board.get(task_id)
         if (flight := self._flights.get(task_id)) and record.state is State.CANCELLED:
             flight.stop(TaskCancelled())  # the platform may still be looking for an instance
+        await self._notifier.wait(record)
         return record
 
     async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
         if not isinstance(error, TaskConflict):  # there the id belongs to another task
-            await self._admission.reject(task_id, error, request)
+            await self._notifier.resume(await self._admission.reject(task_id, error, request))
 
     def queue(self) -> dict[str, Any]:
         return {"running": list(self._flights), "queued": [], "capacity": self._capacity}
@@ -124,6 +133,7 @@ class FrontRunner(TaskService):
         for flight in tuple(self._flights.values()):
             flight.stop(ShuttingDown(retry_after=RETRY_AFTER_SECONDS))
         await self._wait_for_flights(STOP_SECONDS)
+        await self._notifier.drain(STOP_SECONDS)
 
     @property
     def _capacity(self) -> int:
@@ -210,6 +220,7 @@ class FrontRunner(TaskService):
             record = await self._elsewhere.watch(record.id)
         if not record.state.is_final:
             return None
+        await self._notifier.resume(record)
         if record.error is not None:
             raise AgentError.from_dict(record.error, record.id)
         return Delivery(record, await self._board.outputs(record.id))
@@ -261,7 +272,7 @@ class FrontRunner(TaskService):
         with suppress(StoreUnavailable):
             stored = await self._board.store.read(task_id)
             if stored is not None and stored.owner is None and not stored.record.state.is_final:
-                await self._admission.end_orphan(stored, error)
+                await self._notifier.wait(await self._admission.end_orphan(stored, error))
 
 
 class _Flight:

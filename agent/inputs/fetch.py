@@ -41,7 +41,7 @@ CONNECT_SECONDS = 10.0
 _CUT_OFF = (ConnectTimeout, NetworkError, RemoteProtocolError)
 
 #: What the URL class raises: at first sight, or only once a part is taken away or put in.
-_MALFORMED = (InvalidURL, ValueError)
+MALFORMED = (InvalidURL, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,12 @@ class Fetcher:
             async with asyncio.timeout(self._timeout_seconds):
                 return await self._download(start)
         except AgentError as exc:
-            raise exc.with_facts(url=_shown(start)) from None
+            raise exc.with_facts(url=shown(start)) from None
         # Foreign errors are not chained: their texts can hold a redirect's target or an internal address.
         except AddressRefused as exc:
-            raise InputForbidden(_forbidden(exc.host), url=_shown(start)) from None
-        except (TimeoutError, TransportError, *_MALFORMED) as exc:
-            raise InputNotFetched(self._reason(exc), url=_shown(start)) from None
+            raise InputForbidden(_forbidden(exc.host), url=shown(start)) from None
+        except (TimeoutError, TransportError, *MALFORMED) as exc:
+            raise InputNotFetched(self._reason(exc), url=shown(start)) from None
 
     async def close(self) -> None:
         """Close all connections. A later fetch opens new ones."""
@@ -124,7 +124,7 @@ class Fetcher:
     async def _send(self, url: URL) -> Response:
         client = self._client()
         # The client logs each request's URL, so it gets one without secrets; the pool sends the real target.
-        request = client.build_request("GET", _bare(url), extensions={"target": url.raw_path})
+        request = client.build_request("GET", bare(url), extensions={"target": url.raw_path})
         credentials = (url.username, url.password) if url.userinfo else None
         return await client.send(request, auth=credentials, stream=True)
 
@@ -171,13 +171,15 @@ class Fetcher:
 
     def _client(self) -> AsyncClient:
         if self._opened is None:
-            self._opened = _open_client(self._allow, self._timeout_seconds, self._resolve, self._tls)
+            self._opened = open_client(self._allow, self._timeout_seconds, self._resolve, self._tls)
         return self._opened
 
 
-def _open_client(
+def open_client(
     allow: AllowList, timeout_seconds: float, resolve: Resolve, tls: ssl.SSLContext | None
 ) -> AsyncClient:
+    """A client that reaches what the guard lets it reach, and that keeps no cookies. It logs URLs: give it `bare` ones
+    and the real target as the request's extension."""
     # At debug level the pool logs whole response headers, and a redirect's Location is as secret as a query.
     logging.getLogger("httpcore.http11").setLevel(logging.INFO)
     # Kept for the other files of a workflow. Not for long: connections of a frozen instance die without a sign.
@@ -201,8 +203,8 @@ def _open_client(
 def _parse(text: str) -> URL:
     try:
         url = URL(text.strip())
-        _bare(url)
-    except _MALFORMED:
+        bare(url)
+    except MALFORMED:
         raise InputNotFetched("The input URL is malformed.") from None
     _check(url)
     return url
@@ -211,8 +213,8 @@ def _parse(text: str) -> URL:
 def _redirected(url: URL, location: str) -> URL:
     try:
         target = url.join(location)
-        _bare(target)
-    except _MALFORMED:
+        bare(target)
+    except MALFORMED:
         raise InputNotFetched(f"{_host(url)} redirects to a malformed URL.") from None
     _check(target)
     if _origin(target) == _origin(url) and not target.userinfo:
@@ -223,17 +225,17 @@ def _redirected(url: URL, location: str) -> URL:
 def _check(url: URL) -> None:
     """Let only http and https URLs with a host pass; where it may lead is the transport's to judge."""
     if url.scheme not in ("http", "https"):
-        raise InputForbidden("Only http and https URLs are fetched as inputs.", url=_shown(url))
-    if not url.raw_host or not 1 <= _port(url) <= 65535:
-        raise InputNotFetched("The input URL has no usable host and port.", url=_shown(url))
+        raise InputForbidden("Only http and https URLs are fetched as inputs.", url=shown(url))
+    if not url.raw_host or not 1 <= port_of(url) <= 65535:
+        raise InputNotFetched("The input URL has no usable host and port.", url=shown(url))
 
 
-def _port(url: URL) -> int:
+def port_of(url: URL) -> int:
     return url.port if url.port is not None else {"http": 80, "https": 443}[url.scheme]
 
 
 def _origin(url: URL) -> tuple[str, str, int]:
-    return url.scheme, _host(url), _port(url)
+    return url.scheme, _host(url), port_of(url)
 
 
 def _host(url: URL) -> str:
@@ -241,12 +243,14 @@ def _host(url: URL) -> str:
     return url.raw_host.decode("ascii")
 
 
-def _bare(url: URL) -> URL:
+def bare(url: URL) -> URL:
+    """The URL without query, fragment and credentials, which may be secrets."""
     return url.copy_with(query=None, fragment=None, userinfo=b"")
 
 
-def _shown(url: URL) -> str:
-    return str(_bare(url))[:300]
+def shown(url: URL) -> str:
+    """What logs, errors and records may hold of a URL."""
+    return str(bare(url))[:300]
 
 
 def _forbidden(host: str) -> str:

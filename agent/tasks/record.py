@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 
 class State(StrEnum):
@@ -86,6 +87,38 @@ class Attempt(Frozen):
     error: dict[str, Any] | None = None
 
 
+class WebhookState(StrEnum):
+    """How far the message of a task's end is."""
+
+    PENDING = "pending"  #: the task is not over, or an instance is at it
+    DELIVERED = "delivered"  #: the receiver took it
+    FAILED = "failed"  #: given up
+
+
+class Webhook(Frozen):
+    """Where a task's end is told, and how that went. Times are seconds since the epoch."""
+
+    url: str  #: without query and credentials
+    state: WebhookState = WebhookState.PENDING
+    id: str | None = None  #: names the message, once the task is over
+    attempts: int = 0
+    last_status: int | None = None
+    error: str | None = None
+    delivered_at: float | None = None
+    sending_until: float | None = None  #: by then the instance that is at it has said more
+    #: The whole URL where it holds more than `url`: in the store while it is needed, shown to nobody.
+    target: Annotated[str | None, SkipJsonSchema()] = Field(None, repr=False)
+
+    def changed(self, **changes: Any) -> Webhook:
+        return self.model_copy(update=changes)
+
+    def ended(self, now: float) -> Webhook:
+        """As it stays after the last try."""
+        state = WebhookState.FAILED if self.error is not None else WebhookState.DELIVERED
+        delivered_at = now if self.error is None else None
+        return self.changed(state=state, delivered_at=delivered_at, sending_until=None, target=None)
+
+
 class TaskRecord(Frozen):
     """A task. Times are seconds since the epoch, durations in `timings` are seconds."""
 
@@ -106,6 +139,7 @@ class TaskRecord(Frozen):
     finished_at: float | None = None
     prompt_id: str | None = None
     workflow_digest: str = ""
+    webhook: Webhook | None = None
     #: Until when a platform may still deliver the task to an instance; None: nobody will bring it again.
     deliver_until: float | None = None
 

@@ -23,6 +23,7 @@ from tests.redis_server import RedisServer
 
 MARK = "S3cr3t"
 KEY = f"key-{MARK}"
+WEBHOOK_SECRET = "whsec_S3cr3tS3cr3tS3cr3tS3cr3tS3cr3tS3cr3tS3cr3tS3cr"
 PLATFORM = {
     "x-fc-access-key-id": f"id-{MARK}",
     "x-fc-access-key-secret": f"secret-{MARK}",
@@ -55,6 +56,9 @@ async def test_no_secret_comes_out_stays_or_is_logged(
         "AGENT_FETCH_ALLOW": "127.0.0.1",
         "AGENT_LOG_LEVEL": "debug",
         "AGENT_INVOCATION": "gateway",
+        "AGENT_WEBHOOK_SECRETS": WEBHOOK_SECRET,
+        "AGENT_WEBHOOK_TIMEOUT_SECONDS": "1",
+        "AGENT_WEBHOOK_ATTEMPTS": "2",
         "AGENT_REDIS_TIMEOUT_SECONDS": "0.5",
         "AGENT_OBJECT_STORE": f"s3://{bucket.name}/out",
         "AGENT_OBJECT_STORE_ENDPOINT": bucket.server.url,
@@ -103,6 +107,19 @@ async def test_no_secret_comes_out_stays_or_is_logged(
             await send("GET", f"/api/status?id={name}")
         extra = {"prompt": slow(3), "extra_data": {"api_key_comfy_org": MARK, "auth_token_comfy_org": MARK}}
         assert (await send("POST", "/api/run", extra, **{"task-id": "partner"}))["status"] == 200
+        media.answers["/hook"] = answer("204 No Content")
+        for name, where, state in [
+            ("told", f"127.0.0.1:{media.port}/hook", "delivered"),
+            ("untold", f"127.0.0.1:{media.port}/nothing", "failed"),
+            ("no-receiver", "nowhere.invalid/hook", "failed"),
+        ]:
+            body = {"prompt": slow(2), "webhook": f"http://user:{MARK}@{where}?token={MARK}#{MARK}"}
+            assert (await send("POST", "/api/run", body, **{"task-id": name}))["status"] == 200
+            got = await send("GET", f"/api/tasks/{name}")
+            assert got["json"]["webhook"]["state"] == state, got
+        assert any(f"POST /hook?token={MARK} " in head for head in media.requests), "it reached the receiver"
+        body = {"prompt": slow(2), "webhook": f"http://10.0.0.1/{'x' * 9}?{MARK}"}
+        assert (await send("POST", "/api/run", body, **{"task-id": "bad-webhook"}))["status"] == 400
         for wrong in ({"X-Api-Key": f"wrong-{MARK}"}, {"Authorization": f"Bearer wrong-{MARK}"}):
             got = await agent.call("GET", "/api/tasks", headers=wrong)
             assert got.status == 401

@@ -325,6 +325,25 @@ class TestApiKeys:
         assert read_api_keys(load()) == ()
 
 
+class TestWebhookSecrets:
+    SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+    def test_several_may_sign(self, load: Load) -> None:
+        settings = load({"AGENT_WEBHOOK_SECRETS": f"{self.SECRET}, {self.SECRET[:-1]}x"})
+        assert [s.get_secret_value()[-2:] for s in settings.webhook_secrets] == ["Sw", "Sx"]
+        assert self.SECRET not in repr(settings)
+
+    @pytest.mark.parametrize("value", [",", " , ", "whsec_", "secret", f"{SECRET},whsec_c2hvcnQ="])
+    def test_what_is_none_is_refused_and_not_shown(self, load: Load, value: str) -> None:
+        with pytest.raises(SettingsError, match="AGENT_WEBHOOK_SECRETS") as wrong:
+            load({"AGENT_WEBHOOK_SECRETS": value})
+        assert self.SECRET[6:] not in str(wrong.value)
+        assert "c2hvcnQ" not in str(wrong.value)
+
+    def test_an_empty_value_counts_as_not_set(self, load: Load) -> None:
+        assert load({"AGENT_WEBHOOK_SECRETS": ""}).webhook_secrets == []
+
+
 def test_agent_and_engine_need_a_port_each(load: Load) -> None:
     with pytest.raises(SettingsError, match="AGENT_PORT and COMFYUI_PORT are the same"):
         load({"AGENT_PORT": "9001"})
