@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
+import secrets
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.errors import AgentError
 from agent.settings import Settings, variable
+from agent.webhooks.signing import message_headers, read_secret
 from tests.ports import free_port, wait_until_ready
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +93,26 @@ def test_api_page_lists_each_error_with_its_status() -> None:
         if kind.__module__ == AgentError.__module__
     }
     assert rows == expected
+
+
+def test_receivers_in_the_api_page_can_verify_our_webhooks() -> None:
+    (code,) = blocks_of(ROOT / "docs/api.md", "python")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    secret, other = (f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}" for _ in range(2))
+    body, now = b'{"type":"task.succeeded"}', int(time.time())
+    headers = message_headers([read_secret(other), read_secret(secret)], "msg_1", now, body)
+    names["verify"](secret, headers, body)
+    old = message_headers([read_secret(secret)], "msg_1", now - 301, body)
+    unsigned = message_headers([], "msg_1", now, body)
+    for wrong, text in [
+        (headers, body + b" "),
+        (old, body),
+        (unsigned, body),
+        ({**headers, "webhook-id": "x"}, body),
+    ]:
+        with pytest.raises(ValueError, match=r"ago|signed"):
+            names["verify"](secret, wrong, text)
 
 
 def test_links_between_documents_lead_somewhere() -> None:
