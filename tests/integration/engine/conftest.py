@@ -52,6 +52,9 @@ while True:
         connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\n{}")
 """
 
+#: No condition takes longer, also on a machine that is busy with other tests.
+PATIENCE_SECONDS = 20
+
 QUICK = RestartLimits(backoff_seconds=0.05, longest_backoff_seconds=0.2, settled_seconds=5)
 
 
@@ -113,7 +116,7 @@ def processes():
 def until():
     """Wait for a condition, up to `seconds`. What happens in another process gives no signal, hence the polling."""
 
-    async def wait(condition, seconds=5):
+    async def wait(condition, seconds=PATIENCE_SECONDS):
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < deadline, "the condition did not come true"
@@ -156,5 +159,5 @@ async def make_engine(port, processes):
 
     yield make
     for engine in engines:
-        await asyncio.wait_for(engine.stop(grace_seconds=0.5), 10)
+        await asyncio.wait_for(engine.stop(grace_seconds=0.5), PATIENCE_SECONDS)
     assert asyncio.all_tasks() == {asyncio.current_task()}

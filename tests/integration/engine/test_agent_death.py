@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from tests.integration.engine.conftest import PATIENCE_SECONDS
+
 HELPER = """
 import asyncio, os, sys
 from comfyui.engine import Engine
@@ -23,11 +25,11 @@ async def main(port, ending, *argv):
             assert await reader.readline()
         finally:
             writer.close()
-    limits = EngineLimits(probe_seconds=0.1, probe_timeout_seconds=0.3, unresponsive_seconds=1)
+    limits = EngineLimits(probe_seconds=0.1, probe_timeout_seconds=0.3, unresponsive_seconds=2)
     engine = Engine(f"http://127.0.0.1:{port}", Launch(argv, None, dict(os.environ)), probe, limits)
     engine.on_change(lambda engine: print("change", engine.state, engine.pid, flush=True))
     engine.start()
-    await engine.wait_ready(10)
+    await engine.wait_ready(20)
     if ending == "waits":
         await asyncio.sleep(60)
 
@@ -57,7 +59,7 @@ async def helper(launch_of, port, tmp_path, processes):
             env={**os.environ, **variables},
         )
         started.append(process)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while (words := await next_change(process))[0] != "ready":
                 pass
         assert processes.is_alive(int(words[1])) or ending == "returns"
@@ -68,22 +70,22 @@ async def helper(launch_of, port, tmp_path, processes):
         if process.returncode is None:
             process.kill()
         # Reads to the end too, without which asyncio keeps the pipe open.
-        await asyncio.wait_for(process.communicate(), 5)
+        await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv of util-linux")
 async def test_killed_agent_leaves_no_engine(helper, processes, until):
     agent, engine_pid = await helper("waits")
     agent.kill()
-    await until(lambda: not processes.is_alive(engine_pid), 2)
+    await until(lambda: not processes.is_alive(engine_pid))
 
 
 async def test_agent_that_forgets_to_stop_leaves_no_engine(helper, processes, until):
     # Without setpriv on PATH, so that it is asyncio's shutdown that ends the child.
     agent, engine_pid = await helper("returns", PATH="/nowhere")
-    await asyncio.wait_for(agent.communicate(), 5)
+    await asyncio.wait_for(agent.communicate(), PATIENCE_SECONDS)
     assert agent.returncode == 0
-    await until(lambda: not processes.is_alive(engine_pid), 2)
+    await until(lambda: not processes.is_alive(engine_pid))
 
 
 async def test_frozen_instance_wakes_with_its_engine(helper, processes):
@@ -91,7 +93,7 @@ async def test_frozen_instance_wakes_with_its_engine(helper, processes):
     for pid in (agent.pid, engine_pid):
         processes.kill(pid, signal.SIGSTOP)
     # The freeze: longer than the time after which the engine counts as hung.
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(2.5)
     processes.kill(agent.pid, signal.SIGCONT)
     # The engine is slower to wake: long enough for the agent's first probe to fail.
     await asyncio.sleep(0.5)
