@@ -1,6 +1,7 @@
 """The task store of instances that share a folder: a NAS mount.
 
-    tasks/NAME/000007.task    the seventh claim of the task: its fence and owner, and the record
+    tasks/NAME/000007.task    the seventh claim of the task: its fence and owner, and the record it came with
+    tasks/NAME/000007.record  the same with the record as it was last written
     tasks/NAME/000007.lease   when its lease ends, once it was extended
     tasks/NAME/000007.cancel  somebody asked its owner to stop
     tasks/NAME/N-INDEX.output bytes of an output of attempt N
@@ -10,7 +11,7 @@
     tmp/                      what is being written
 
 **Claims are exact.** A claim is a new file, made by `link`, which the file server grants to one alone; the file with
-the highest number counts. An owner replaces its own file only, so that a write of an old owner, whenever it comes,
+the highest number counts. An owner replaces its own record only, so that a write of an old owner, whenever it comes,
 changes nothing that anybody reads. Nothing is ever locked (see directory_files).
 
 **Time is the file server's.** Leases and expiry go by the times that the server gives to files, so that it does not
@@ -36,10 +37,11 @@ from typing import TypeVar
 import structlog
 
 from agent.errors import StoreUnavailable
+from agent.tasks.directory_claims import Found, Snapshot
 from agent.tasks.directory_files import Files, ServerClock, make_folder, names_in, read
 from agent.tasks.directory_index import name_at, name_of, place_of
 from agent.tasks.directory_sweep import Sweep
-from agent.tasks.directory_tasks import Found, Snapshot, Tasks
+from agent.tasks.directory_tasks import Tasks
 from agent.tasks.followers import registered, wait_for_change
 from agent.tasks.record import State, TaskRecord
 from agent.tasks.store import Claim, Page, Stored, TaskStore
@@ -237,6 +239,7 @@ class DirectoryStore(TaskStore):
     def _take_cancels(self, owner: str) -> list[str]:
         """The requests that lie there for an owner, and still stand."""
         folder, standing = self._files.cancels / name_of(owner), []
+        make_folder(folder)  # an NFS client would go on believing for a minute that it is not there
         for name in names_in(folder):
             with suppress(FileNotFoundError, UnicodeDecodeError):
                 task_id = read(folder / name).data.decode()

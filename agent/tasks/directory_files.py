@@ -45,11 +45,10 @@ class Files:
 
     def find(self, path: Path) -> Content | None:
         """A file that may be missing. Raises FileNotFoundError when all our files are."""
-        try:
-            return read(path)
-        except FileNotFoundError:
-            self.tasks.stat()
-            return None
+        with suppress(FileNotFoundError), opened(path.parent) as folder:
+            return read(path.name, folder=folder)
+        self.tasks.stat()
+        return None
 
     def remove_older(self, path: Path, time: float) -> bool:
         """Remove a file that was not changed after this time of the server; True when it is gone."""
@@ -122,14 +121,33 @@ def read(path: Path | str, *, folder: int | None = None) -> Content:
     for _ in range(10):
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
-            status = os.fstat(file)
-            return Content(_read(file, status.st_size), status.st_mtime_ns / 1e9)
+            return Content(_read(file, os.fstat(file).st_size), changed_at(file))
         except OSError as exc:
             if exc.errno != errno.ESTALE:  # an NFS server forgets a file that is replaced while it is read
                 raise
         finally:
             os.close(file)
     raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def open_folder(path: Path | str, *, within: int | None = None) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    """An open folder. Opening it makes an NFS client ask the server whether anything in it has changed; without that
+    it may believe its cache for a minute, also in that something is not there."""
+    file = open_folder(folder)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def changed_at(file: int) -> float:
+    """When an open file or folder was changed, by the server's time."""
+    return os.fstat(file).st_mtime_ns / 1e9
 
 
 def _read(file: int, size: int) -> bytes:

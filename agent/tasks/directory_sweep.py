@@ -39,8 +39,9 @@ class Sweep:
         self._sweep_folder(self._files.temporary, now - LEFT_SECONDS)
         for owner in self._next(self._files.cancels):
             self._sweep_folder(self._files.cancels / owner, now - LEFT_SECONDS)
-            with suppress(OSError):  # there are requests in it
-                (self._files.cancels / owner).rmdir()
+            with suppress(OSError):  # its owner may be at work, or there are requests in it
+                if (self._files.cancels / owner).stat().st_mtime < now - LEFT_SECONDS:
+                    (self._files.cancels / owner).rmdir()
 
     def _sweep_tasks(self, before: float) -> None:
         """Look at the oldest tasks; one that was created after this time cannot have expired yet."""

@@ -2,80 +2,36 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from agent.errors import StoreUnavailable
-from agent.tasks.directory_files import Content, Files, ServerClock, make_folder, mark, names_in, read
+from agent.tasks.directory_claims import (
+    NOTHING,
+    Found,
+    Header,
+    Snapshot,
+    cancel_file,
+    find_in,
+    lease_file,
+    numbers_of,
+    read_claim,
+    record_file,
+    remove_claims,
+    task_file,
+)
+from agent.tasks.directory_files import Files, ServerClock, make_folder, mark, names_in, open_folder, opened
 from agent.tasks.directory_index import Index, name_at, name_of, place_of
-from agent.tasks.record import Frozen, TaskRecord
+from agent.tasks.record import TaskRecord
 from agent.tasks.store import Claim, ClaimLost, Stored
-
-log = structlog.get_logger(__name__)
 
 #: How often a call begins anew because the task changed under it.
 TRIES = 20
 TOO_QUICK = "The task is being changed by others all the time. Try again later."
-
-#: How long the times of a folder may take to show a change: a change within the same tick may not show at all.
-TICK_SECONDS = 2
-
-_CLAIM = re.compile(r"(\d{6,})\.task")
-_OF_CLAIM = re.compile(r"(\d{6,})\.(?:task|lease|cancel)")
-
-
-class Header(Frozen):
-    """The first line of a task's file."""
-
-    fence: int
-    owner: str
-    taken: str  #: digest of the record of the take, by which a repeated one is recognised
-    ended: bool  #: nobody holds the claim any more
-    lease_ends_at: float  #: of the lease that came with the claim; one that was extended has a file
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A task as it was read. `folder_changed_at` tells later on whether anything has changed."""
-
-    record: TaskRecord
-    body: bytes
-    header: Header
-    lease_ends_at: float
-    expires_at: float
-    cancel_requested: bool
-    folder_changed_at: float
-
-    def owner(self, now: float) -> str | None:
-        return self.header.owner if not self.header.ended and now < self.lease_ends_at else None
-
-    def stored(self, now: float) -> Stored:
-        return Stored(self.record, self.header.fence, self.owner(now), self.cancel_requested)
-
-    def is_of(self, claim: Claim) -> bool:
-        return (self.header.fence, self.header.owner) == (claim.fence, claim.owner)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is in a task's folder: the number of the latest claim (0: none), when its file was changed, and the task
-    unless it is forgotten."""
-
-    number: int
-    changed_at: float
-    snapshot: Snapshot | None
-
-
-NOTHING = Found(0, 0, None)
 
 
 class Tasks:
@@ -93,57 +49,40 @@ class Tasks:
         return self.find_named(name_of(task_id))
 
     def find_named(self, name: str) -> Found:
-        """What a folder holds now. A file that is no task's counts as a task that is forgotten."""
         now = self._clock.now()
         for _ in range(TRIES):
-            try:
-                with _opened(self._files.tasks / name) as folder:
-                    return self._find_in(folder, name, now)
-            except FileNotFoundError:
-                if not (self._files.tasks / name).exists():
-                    self._files.tasks.stat()  # raises: it is not one task that is missing
+            with self._opened(name) as folder:
+                if folder is None:
                     return NOTHING
-                # A newer claim has made that file superfluous while we were about to read it.
+                with suppress(FileNotFoundError):
+                    return find_in(folder, name, now=now, ttl_seconds=self._ttl)
         raise StoreUnavailable(TOO_QUICK)
 
     def refresh(self, task_id: str, seen: Snapshot) -> Found:
-        """As `find`, by one request to the server where nothing has changed."""
+        """As `find`, but nothing is read where nothing has changed."""
         name = name_of(task_id)
-        with suppress(FileNotFoundError), _opened(self._files.tasks / name) as folder:
-            now, changed_at = self._clock.now(), _changed_at(folder)
-            is_settled = changed_at + TICK_SECONDS < now
-            if is_settled and changed_at == seen.folder_changed_at and now < seen.expires_at:
-                return Found(0, 0, seen)
+        if self._clock.now() < seen.expires_at:
+            with self._opened(name) as folder:
+                if folder is not None and seen.is_as_in(folder):
+                    return Found(0, 0, seen)
         return self.find_named(name)
 
-    def _find_in(self, folder: int, name: str, now: float) -> Found:
-        changed_at = _changed_at(folder)
-        names = os.listdir(folder)
-        number = max(_numbers(names), default=0)
-        if number == 0:
-            return NOTHING
-        content = _read_claim(_task_file(number), folder=folder)
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[int | None]:
+        """The open folder of a task; None when there is none.
+
+        The folder above is opened first: an NFS client then asks the server also for what it believes is not there.
+        """
+        with opened(self._files.tasks) as tasks:
+            try:
+                folder = open_folder(name, within=tasks)
+            except FileNotFoundError:
+                folder = None
         try:
-            head, body = content.data.split(b"\n", 1)
-            header, record = Header.model_validate_json(head), TaskRecord.model_validate_json(body)
-        except ValueError as exc:
-            log.warning("store.bad_file", file=f"tasks/{name}/{_task_file(number)}", reason=str(exc)[:200])
-            return Found(number, content.changed_at, None)
-        if name_of(record.id) != name:
-            log.warning("store.bad_file", file=f"tasks/{name}/{_task_file(number)}", reason="of another task")
-            return Found(number, content.changed_at, None)
-        lease = _lease(number, folder) if _lease_file(number) in names else None
-        lease_ends_at, renewed_at = lease or (header.lease_ends_at, content.changed_at)
-        snapshot = Snapshot(
-            record,
-            body,
-            header,
-            lease_ends_at,
-            max(content.changed_at, renewed_at) + self._ttl,
-            _cancel_file(number) in names,
-            changed_at,
-        )
-        return Found(number, content.changed_at, snapshot if now < snapshot.expires_at else None)
+            yield folder
+        finally:
+            if folder is not None:
+                os.close(folder)
 
     # --- Changing -------------------------------------------------------------------------------------------------
 
@@ -206,7 +145,7 @@ class Tasks:
         found = self.find(task_id)
         if found.snapshot is None:
             return None
-        mark(self._folder(task_id) / _cancel_file(found.number))
+        mark(self._folder(task_id) / cancel_file(found.number))
         found = self.find(task_id)
         return found.snapshot.stored(self._clock.now()) if found.snapshot else None
 
@@ -233,15 +172,15 @@ class Tasks:
             lease_ends_at=self._clock.now() + claim.lease_seconds,
         )
         number = base.number + 1
-        path = folder / _task_file(number)
+        path = folder / task_file(number)
         if not self._files.create(path, _head(header), _body(record)):
             return False
-        is_latest = max(_numbers(names_in(folder)), default=0) == number
+        is_latest = max(numbers_of(names_in(folder)), default=0) == number
         if not self._is_there(base, folder) or (base.number == 0 and not is_latest):
             path.unlink(missing_ok=True)
             return False
         if is_latest:
-            _remove_claims(folder, before=base.number)
+            remove_claims(folder, before=base.number)
             self.index.add(
                 place_of(record.created_at, folder.name)
             )  # a sweep may have taken it for an old one
@@ -252,19 +191,19 @@ class Tasks:
         if base.number == 0:
             return True
         with suppress(FileNotFoundError):
-            return _read_claim(folder / _task_file(base.number)).changed_at == base.changed_at
+            return read_claim(folder / task_file(base.number)).changed_at == base.made_at
         return False
 
     def _rewrite(self, number: int, known: Snapshot, header: Header, record: TaskRecord) -> None:
-        """Replace the file of a claim. Only its owner does so, so that nothing of a newer claim is touched."""
+        """Replace the record of a claim. Nothing of a newer claim is touched."""
         folder = self._folder(record.id)
         if record.created_at != known.record.created_at:
             self.index.add(place_of(record.created_at, folder.name))
-        self._files.replace(folder / _task_file(number), _head(header), _body(record))
+        self._files.replace(folder / record_file(number), _head(header), _body(record))
 
     def _extend(self, number: int, claim: Claim) -> None:
         ends_at = str(self._clock.now() + claim.lease_seconds).encode()
-        self._files.replace(self._folder(claim.task_id) / _lease_file(number), ends_at, is_durable=False)
+        self._files.replace(self._folder(claim.task_id) / lease_file(number), ends_at, is_durable=False)
 
     def _make_folder(self, task_id: str, created_at: float) -> Path:
         folder = self._folder(task_id)
@@ -286,7 +225,7 @@ class Tasks:
                 if place_of(known.record.created_at, name) != place:
                     self.index.remove(place)
                 return
-            _remove_claims(folder, before=found.number + 1)
+            remove_claims(folder, before=found.number + 1)
             try:
                 folder.rmdir()
             except FileNotFoundError:
@@ -307,63 +246,6 @@ class Tasks:
 
     def _lock(self, name: str) -> threading.Lock:
         return self._locks[hash(name) % len(self._locks)]
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    """An open folder. Opening it makes an NFS client ask the server for what is in it now."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-def _changed_at(folder: int) -> float:
-    return os.fstat(folder).st_mtime_ns / 1e9
-
-
-def _numbers(names: list[str], files: re.Pattern[str] = _CLAIM) -> set[int]:
-    return {int(match[1]) for match in map(files.fullmatch, names) if match}
-
-
-def _remove_claims(folder: Path, *, before: int) -> None:
-    """Remove these claims, the latest last, so that none shows again that was followed by another."""
-    for number in sorted(n for n in _numbers(names_in(folder), _OF_CLAIM) if n < before):
-        for file in (_lease_file(number), _cancel_file(number), _task_file(number)):
-            with suppress(IsADirectoryError):  # somebody's joke; it stays
-                (folder / file).unlink(missing_ok=True)
-
-
-def _read_claim(path: Path | str, *, folder: int | None = None) -> Content:
-    """The file of a claim; an empty one for something that is no file."""
-    try:
-        return read(path, folder=folder)
-    except OSError as exc:
-        if exc.errno not in (errno.EISDIR, errno.ELOOP):
-            raise
-        return Content(b"", 0)
-
-
-def _task_file(number: int) -> str:
-    return f"{number:06d}.task"
-
-
-def _lease_file(number: int) -> str:
-    return f"{number:06d}.lease"
-
-
-def _cancel_file(number: int) -> str:
-    return f"{number:06d}.cancel"
-
-
-def _lease(number: int, folder: int) -> tuple[float, float] | None:
-    """When the extended lease ends, and when it was extended; None for a file that is none."""
-    content = read(_lease_file(number), folder=folder)
-    try:
-        return float(content.data), content.changed_at
-    except ValueError:
-        return None
 
 
 def _head(header: Header) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -20,7 +21,7 @@ from typing import Self
 import pytest
 
 from agent.errors import StoreUnavailable
-from agent.tasks import directory, directory_sweep
+from agent.tasks import directory, directory_files, directory_sweep
 from agent.tasks.directory import DirectoryStore
 from agent.tasks.directory_files import Files, ServerClock
 from agent.tasks.directory_tasks import Tasks
@@ -209,12 +210,14 @@ class TestDeath:
         await store.ping()
         left, young = folder / "tmp" / "left", folder / "tmp" / "young"
         request = folder / "cancels" / "dead" / "task"
+        empty = folder / "cancels" / "long-dead"
         request.parent.mkdir()
+        empty.mkdir()
         for path in (left, young, request):
             path.write_bytes(b"half")
-        for path in (left, request):
+        for path in (left, request, empty):
             os.utime(path, (time.time() - 3700,) * 2)
-        await _swept(store, lambda: not left.exists() and not request.parent.exists())
+        await _swept(store, lambda: not (left.exists() or request.exists() or empty.exists()))
         assert young.exists()
 
 
@@ -447,7 +450,7 @@ class TestSilence:
     async def test_file_server_that_does_not_answer_is_given_up_and_found_again(
         self, make_store: MakeStore, folder: Path
     ) -> None:
-        store = make_store(timeout_seconds=0.5)
+        store = make_store(timeout_seconds=4)
         await claim_of(store, make_task("silent"))
         await claim_of(store, make_task("other"))
         (file,) = folder.glob("tasks/silent*/*.task")
@@ -461,8 +464,7 @@ class TestSilence:
         assert {type(answer) for answer in many} == {StoreUnavailable}
         with pytest.raises(StoreUnavailable, match="does not answer"):
             await store.read("other")
-        with file.open("wb") as pipe:  # everybody who waits gets an end of file
-            pipe.write(b"")
+        pipe = os.open(file, os.O_RDWR)  # now it opens for everybody, and holds nothing
 
         async def answers() -> bool:
             with contextlib.suppress(StoreUnavailable):
@@ -472,7 +474,27 @@ class TestSilence:
         await eventually(answers, PATIENCE_SECONDS)
         file.unlink()
         file.write_bytes(content)
+        os.close(pipe)
         assert await store.read("silent")
+
+    async def test_file_that_is_replaced_while_it_is_read_is_read_again(
+        self, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # An NFS server forgets the file; a local disk keeps it for who has it open.
+        store = make_store()
+        await claim_of(store, make_task())
+        reads, really = 0, directory_files._read
+
+        def read(file: int, size: int) -> bytes:
+            nonlocal reads
+            reads += 1
+            if reads % 2:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return really(file, size)
+
+        monkeypatch.setattr(directory_files, "_read", read)
+        assert await store.read("task-1")
+        assert reads > 1
 
     async def test_process_ends_although_a_call_hangs(self, make_store: MakeStore, folder: Path) -> None:
         await claim_of(make_store(), make_task())
@@ -487,10 +509,12 @@ class TestSilence:
     async def test_closed_store_leaves_no_thread(self, make_store: MakeStore) -> None:
         store = make_store()
         await asyncio.gather(*(claim_of(store, make_task(f"task-{i}")) for i in range(20)))
+        threads = store._threads._threads
+        assert threads
         await store.close()
 
         async def none() -> bool:
-            return not [thread for thread in threading.enumerate() if thread.name == "task-store"]
+            return not any(thread.is_alive() for thread in threads)
 
         await eventually(none, PATIENCE_SECONDS)
 
@@ -570,7 +594,7 @@ class TestFollowing:
         self, make_store: MakeStore, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Then a look is one request for the folder's time, and the task is read only if that has changed.
-        monkeypatch.setattr("agent.tasks.directory_tasks.TICK_SECONDS", 0.1)
+        monkeypatch.setattr("agent.tasks.directory_claims.TICK_SECONDS", 0.1)
         store, other = make_store(), make_store()
         claim = await claim_of(store, make_task(), lease_seconds=2)
         follower = Follower(other)

@@ -140,6 +140,7 @@ def test_front_needs_a_function_and_a_store(load: Load) -> None:
     for missing in ("AGENT_ENGINE_URL", "REDIS_URL"):
         with pytest.raises(SettingsError, match=missing):
             load({**given, missing: ""})
+    assert load({**given, "REDIS_URL": "", "AGENT_STORE_DIR": "/mnt/nas/tasks"}).role is Role.FRONT
 
 
 @pytest.mark.parametrize(
