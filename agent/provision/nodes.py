@@ -5,8 +5,9 @@ is asked was read in version 1.23.0:
 
     comfy --skip-prompt --workspace COMFYUI node install NAME@VERSION --exit-on-fail
 
-It puts a node's requirements into the environment that VIRTUAL_ENV names, which must be ComfyUI's, and its telemetry is
-off with DO_NOT_TRACK. The Comfy registry was out of reach: no node was ever really installed this way.
+It hands that over to ComfyUI-Manager in the environment that VIRTUAL_ENV names, which must be ComfyUI's, ends with
+another code than 0 when that fails, and its telemetry is off with DO_NOT_TRACK. So it was seen with that version and a
+stand-in of the Manager. The Comfy registry was out of reach: no node was ever really installed this way.
 """
 
 from __future__ import annotations

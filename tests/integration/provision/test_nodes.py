@@ -1,6 +1,7 @@
 """Custom nodes through comfy-cli, played by a program that notes how it was called.
 
-The real one was never run here against the registry: what is checked is that it is called as version 1.23.0 wants it.
+What is checked is that it is called as version 1.23.0 wants it, which was run by hand with a stand-in of
+ComfyUI-Manager; against the Comfy registry it was never run.
 """
 
 from __future__ import annotations
