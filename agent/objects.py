@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -149,14 +149,18 @@ class ObjectStore:
                     chunks.append(bytes(chunk))
         return b"".join(chunks), found.attributes.get("Content-Type")
 
-    async def signed_url(self, key: str, seconds: int) -> str:
-        """A URL with which anybody may read the object for so long, or until the credentials end, if that is sooner.
-        It is a secret. Nothing is asked of the store, but a role's credentials may have to be fetched."""
+    async def signed_urls(self, keys: Sequence[str], seconds: int) -> list[str]:
+        """URLs with which anybody may read the objects for so long, or until the credentials end, if that is sooner.
+        They are secrets. Nothing is asked of the store, but a role's credentials may have to be fetched."""
         import obstore  # noqa: PLC0415
 
         with _translated(self.bucket):
             async with asyncio.timeout(self._access.timeout_seconds):
-                return await obstore.sign_async(self._signer(), "GET", key, timedelta(seconds=seconds))
+                return list(await obstore.sign_async(self._signer(), "GET", keys, timedelta(seconds=seconds)))
+
+    async def signed_url(self, key: str, seconds: int) -> str:
+        """As `signed_urls`, for one object."""
+        return (await self.signed_urls([key], seconds))[0]
 
     def _store(self) -> S3Store:
         if self._opened is None:

@@ -151,7 +151,7 @@ async def show_to_page(request: web.Request, response: web.StreamResponse) -> No
     streamed leaves before a middleware sees it."""
     if "Origin" in request.headers and _is_allowed_page(request):
         response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
-        response.headers["Access-Control-Expose-Headers"] = "task-id, Location, Retry-After"
+        response.headers["Access-Control-Expose-Headers"] = "task-id, Location, Retry-After, Content-Range"
         response.headers["Vary"] = "Origin"
 
 

@@ -51,11 +51,12 @@ class Estimate:
 def estimate(workflow: Workflow, targets: Iterable[str] | None = None) -> Estimate | None:
     """What the workflow, or those of its nodes that are targets, will surely produce; None: that cannot be told."""
     wanted = None if targets is None else set(targets)
+    known: dict[str, int] = {}
     pixels = {
         node.id: found
         for node in workflow.nodes.values()
         if node.class_type in SAVERS and (wanted is None or node.id in wanted)
-        if (found := _pixels(workflow, node, SAVERS[node.class_type]))
+        if (found := _pixels(workflow, node.inputs.get(SAVERS[node.class_type]), known))
     }
     if not pixels:
         return None
@@ -64,17 +65,22 @@ def estimate(workflow: Workflow, targets: Iterable[str] | None = None) -> Estima
     return Estimate(total, base64_bytes(int(total * BYTES_PER_PIXEL)), largest)
 
 
-def _pixels(workflow: Workflow, node: Node, input_name: str) -> int:
-    """Pixels of what comes in by this input; 0: unknown."""
-    source: Any = node.inputs.get(input_name)
-    while is_link(source):
-        node = workflow.nodes[source[0]]
+def _pixels(workflow: Workflow, link: Any, known: dict[str, int]) -> int:
+    """Pixels of what comes by this link; 0: unknown. `known` has those of the nodes that were passed already."""
+    passed: list[str] = []
+    found = 0
+    while is_link(link):
+        node = workflow.nodes[link[0]]
+        if node.id in known:
+            found = known[node.id]
+            break
+        passed.append(node.id)
         if _is_empty_latent(node):
-            return _count(node)
-        if node.class_type not in KEEPERS:
-            return 0
-        source = node.inputs.get(KEEPERS[node.class_type])
-    return 0
+            found = _count(node)
+            break
+        link = node.inputs.get(KEEPERS.get(node.class_type, ""))
+    known.update(dict.fromkeys(passed, found))
+    return found
 
 
 def _is_empty_latent(node: Node) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -56,8 +56,8 @@ class OutputPlaces:
             raise AnswerTooLarge(
                 f'The pictures of node "{expected.node_id}" ({request.workflow.title(expected.node_id)}) and others '
                 f"come to {expected.pixels} pixels, about {expected.answer_bytes} bytes of answer, and this server may "
-                f"answer with {self._limit}. Ask for a smaller batch, or set AGENT_OBJECT_STORE (or REDIS_URL): then "
-                "a large answer has URLs.",
+                f"answer with {self._limit}. Ask for a smaller batch, or have the operator set AGENT_OBJECT_STORE "
+                "(or REDIS_URL): then a large answer has URLs.",
                 node_id=expected.node_id,
                 node_title=request.workflow.title(expected.node_id),
                 pixels=expected.pixels,
@@ -72,7 +72,7 @@ class OutputPlaces:
         """
         outputs = [item.output for item in collected]
         data: list[bytes | None] = [item.data for item in collected]
-        failures: dict[str, AgentError] = {}
+        failures: dict[str, ObjectStoreUnavailable] = {}
         wants_urls = (request.outputs or self._mode) is Outputs.URL
         if self._objects is not None and collected and (wants_urls or self._is_too_large(live, outputs)):
             began = time.monotonic()
@@ -83,28 +83,30 @@ class OutputPlaces:
             ]
             live.add_timing("upload", time.monotonic() - began)
         if self._is_too_large(live, outputs) and not (self._is_shared and live.claim):
-            raise self._no_place(list(failures.values()))
+            raise self._no_place(failures)
         live.outputs = data
         warnings = [_warning(node_id, error) for node_id, error in failures.items()]
         live.update(outputs=outputs, warnings=[*live.record.warnings, *warnings])
 
     async def _upload(
         self, objects: ObjectStore, live: LiveTask, collected: Sequence[Collected]
-    ) -> tuple[list[Output], dict[str, AgentError]]:
+    ) -> tuple[list[Output], dict[str, ObjectStoreUnavailable]]:
         """The outputs with their keys, and why those of some nodes have none: a node's outputs stay together."""
         # Each owner of the task writes under a key of its own: one that was late changes nothing of the new one's.
         owner = str(live.claim.fence) if live.claim else f"x{uuid.uuid4().hex[:12]}"
         gate = asyncio.Semaphore(PARALLEL_UPLOADS)
-        failures: dict[str, AgentError] = {}
+        failures: dict[str, ObjectStoreUnavailable] = {}
 
         async def put(item: Collected) -> Output:
             output = item.output
             key = objects.key(live.id, owner, f"{output.index}-{output.filename[-LONGEST_NAME:]}")
-            try:
-                async with gate:
+            async with gate:
+                try:
+                    if failures:  # a store that is silent is waited for once, not once for each file
+                        raise next(iter(failures.values()))
                     await objects.put(key, item.data, output.media_type, content_disposition(output))
-            except ObjectStoreUnavailable as error:
-                failures.setdefault(output.node_id, error)
+                except ObjectStoreUnavailable as error:
+                    failures.setdefault(output.node_id, error)
             return output.model_copy(update={"object_key": key})
 
         async with asyncio.TaskGroup() as group:
@@ -120,9 +122,9 @@ class OutputPlaces:
     def _is_too_large(self, live: LiveTask, outputs: Sequence[Output]) -> bool:
         return self._limit is not None and answer_bytes(live.record, outputs) > self._limit
 
-    def _no_place(self, failures: list[AgentError]) -> AgentError:
+    def _no_place(self, failures: Mapping[str, ObjectStoreUnavailable]) -> AgentError:
         if failures:
-            return failures[0]
+            return next(iter(failures.values()))
         if self._is_shared:
             return StoreUnavailable(
                 "The answer would be too large, and the task store, from where its parts could be fetched, cannot be "

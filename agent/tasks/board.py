@@ -84,7 +84,7 @@ class TaskBoard:
         if output is None:
             raise OutputNotFound(task_id=task_id, index=index)
         if output.object_key is not None:
-            return output, await self._sign(output.object_key)
+            return output, (await self._sign([output.object_key]))[0]
         return output, await self._bytes(stored, index)
 
     async def outputs(self, task_id: str) -> list[bytes | None]:
@@ -106,16 +106,15 @@ class TaskBoard:
 
     async def links(self, record: TaskRecord) -> dict[int, str]:
         """Output index -> a fresh signed URL, for those that lie in the object store. They are secrets that end, so
-        they are never stored. One that cannot be signed now is left out: the output's own `url` leads to it later."""
-        links: dict[int, str] = {}
-        for output in record.outputs:
-            if output.object_key is not None:
-                try:
-                    links[output.index] = await self._sign(output.object_key)
-                except ObjectStoreUnavailable as error:
-                    log.warning("output.not_signed", task_id=record.id, reason=error.detail)
-                    break
-        return links
+        they are never stored. While none can be signed there are none: the output's own `url` leads there later."""
+        keys = {o.index: o.object_key for o in record.outputs if o.object_key is not None}
+        if not keys:
+            return {}
+        try:
+            return dict(zip(keys, await self._sign(list(keys.values())), strict=True))
+        except ObjectStoreUnavailable as error:
+            log.warning("output.not_signed", task_id=record.id, reason=error.detail)
+            return {}
 
     async def page(
         self, *, state: State | None, limit: int, before: str | None
@@ -154,12 +153,12 @@ class TaskBoard:
         error = (InstanceLost() if attempts else NotDelivered()).to_dict()
         return record.changed(state=State.FAILED, attempts=attempts, current_node=None, error=error)
 
-    async def _sign(self, key: str) -> str:
+    async def _sign(self, keys: list[str]) -> list[str]:
         if self.objects is None:
             raise ObjectStoreUnavailable(
-                "The output is in an object store that this instance has no AGENT_OBJECT_STORE for."
+                "The output is in an object store, and this instance has no AGENT_OBJECT_STORE."
             )
-        return await self.objects.signed_url(key, self._signed_url_seconds)
+        return await self.objects.signed_urls(keys, self._signed_url_seconds)
 
     def _seen_now(self, stored: Stored) -> TaskRecord:
         live = self.live.get(stored.record.id)

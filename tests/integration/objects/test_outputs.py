@@ -327,3 +327,71 @@ class TestRange:
                 return client.fetch_output(task_id, 0)
 
         assert await asyncio.to_thread(fetch) == data
+
+
+async def test_engine_runs_the_next_prompt_while_outputs_are_on_their_way(
+    make_agent: MakeAgent, bucket: Bucket
+) -> None:
+    async with TcpProxy(bucket.server.port) as proxy:
+        limits = {"object_store_endpoint": proxy.url, "object_store_timeout_seconds": 60}
+        agent = await make_agent(concurrency=1, **bucket.settings(**limits))
+        proxy.stall()
+        uploading = asyncio.create_task(agent.run(wanting(graphs.painted(graphs.RED), "url"), "first"))
+        async with asyncio.timeout(20):
+            while not proxy.accepted:
+                await asyncio.sleep(0.01)  # the run has to come that far
+        second = await agent.run(graphs.painted(graphs.GREEN), "second")
+        assert [color_of(data) for data in second.results("2")] == [GREEN]
+        assert (await agent.task("first"))["state"] == "running"
+        proxy.resume()
+        (url,) = urls_of(await uploading)
+    assert color_of(await download(url.replace(proxy.url, bucket.server.url))) == RED
+
+
+async def test_cancel_ends_a_task_whose_outputs_are_on_their_way(
+    make_agent: MakeAgent, bucket: Bucket
+) -> None:
+    async with TcpProxy(bucket.server.port) as proxy:
+        agent = await make_agent(**bucket.settings(object_store_endpoint=proxy.url))
+        proxy.stall()
+        uploading = asyncio.create_task(agent.run(wanting(graphs.painted(), "url"), "unwanted"))
+        async with asyncio.timeout(20):
+            while not proxy.accepted:
+                await asyncio.sleep(0.01)  # the run has to come that far
+        assert (await agent.cancel("unwanted")).ok()["state"] == "cancelled"
+        (await uploading).error(410, "TaskCancelled")
+        proxy.resume()
+
+
+async def test_another_owner_writes_beside_what_the_first_one_wrote(
+    make_agent: MakeAgent, bucket: Bucket
+) -> None:
+    agent = await make_agent(**bucket.settings())
+    graph = wanting(graphs.stepping(steps=500, color=graphs.RED), "url")
+    hung_up = asyncio.create_task(agent.run(graph, "twice"))
+    await agent.running_later("twice")
+    hung_up.cancel()
+    await asyncio.gather(hung_up, return_exceptions=True)
+    await agent.finished("twice")
+    assert bucket.keys() == []
+    second = asyncio.create_task(agent.run(graph, "twice"))
+    (url,) = urls_of(await second, "3")
+    assert color_of(await download(url)) == RED
+    (key,) = bucket.keys()
+    assert key.startswith("twice/2/0-")
+
+
+async def test_front_signs_what_the_engine_function_has_stored(
+    make_agent: MakeAgent, bucket: Bucket, redis_server: RedisServer, redis_prefix: str
+) -> None:
+    shared = {"redis_url": redis_server.url, "redis_prefix": redis_prefix, **bucket.settings()}
+    function = await make_agent(role="engine", **shared)
+    front = await make_agent(role="front", engine_url=function.url, **shared)
+    (url,) = urls_of(await front.run(wanting(graphs.painted(graphs.RED), "url"), "through"))
+    redirect = await front.output("through", 0)
+    record = await front.task("through")
+    links = [url, redirect.headers["Location"], record["outputs"][0]["signed_url"]]
+    assert [color_of(await download(link)) for link in links] == [RED] * 3
+    blind = await make_agent(role="front", engine_url=function.url, **{**shared, "object_store": None})
+    (await blind.output("through", 0)).error(503, "ObjectStoreUnavailable")
+    assert urls_of(await blind.status("through")) == ["/api/tasks/through/outputs/0"]

@@ -21,6 +21,7 @@ class TcpProxy:
         self._flows.set()
         self.refuses = False  #: new connections are closed at once
         self.refused = 0  #: how many were
+        self.accepted = 0  #: how many were not
         self.silenced = b""  #: connections whose first bytes hold this get nothing back any more: half-open
 
     async def __aenter__(self) -> Self:
@@ -61,6 +62,7 @@ class TcpProxy:
             self.refused += 1
             writer.transport.abort()
             return
+        self.accepted += 1
         try:
             onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:
