@@ -197,13 +197,10 @@ class TestTries:
         agent = await make()
         receiver.answers = [(429, {"Retry-After": "1"})]
         (await agent.run(asking(receiver), "throttled")).ok()
-        await receiver.got(1)
-        first = await agent.until("throttled", lambda r: r["webhook"]["attempts"] == 1)
         webhook = await told(agent, "throttled")
         assert (webhook["state"], webhook["attempts"]) == ("delivered", 2)
         times = [int(message.headers["webhook-timestamp"]) for message in receiver.messages]
         assert times[1] - times[0] >= 1
-        assert first["webhook"]["error"] == "The receiver answered 429."
 
     async def test_pause_beyond_the_time_for_all_tries_ends_it(
         self, make: MakeAgent, receiver: Receiver
