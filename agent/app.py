@@ -91,6 +91,7 @@ def build_app(settings: Settings) -> web.Application:
     table = [e for group in (run, socket, tasks, health, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.on_response_prepare.append(middleware.show_to_page)
+    app.on_response_prepare.append(run.tell_platform)
     app[PARKING] = Parking(app[BOARD].store, app[BOARD].objects, max_bytes=settings.max_body_bytes)
     app.cleanup_ctx.append(_watch_freezes)
     app.cleanup_ctx.append(_run_front if settings.role is Role.FRONT else _run_parts)

@@ -70,9 +70,9 @@ class TaskService(Protocol):
     async def cancel(self, task_id: str) -> TaskRecord:
         """End a task wherever it runs; a task that is over stays as it is. Raises TaskNotFound."""
 
-    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
-        """Write a refusal under its task-id, for callers who can only learn of it by polling. `request` is None
-        where it could not be read."""
+    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> bool:
+        """Write a refusal under its task-id, for callers who can only learn of it by polling; tell whether they can.
+        `request` is None where it could not be read."""
 
     def queue(self) -> dict[str, Any]:
         """What this instance does: ids of running and waiting tasks, and how many it takes."""

@@ -23,6 +23,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from agent.settings_errors import say_wrong
 from agent.webhooks.signing import read_secret
 
+#: Behind a gateway: what the platform gives an instance to drain (90 s), less what is left to be done then.
+LONGEST_SHUTDOWN_SECONDS = 75
+
 
 class Role(StrEnum):
     """What an instance does."""
@@ -277,7 +280,9 @@ class Settings(BaseSettings):
         default_factory=list, description="Comma-separated node classes that may not run, * as wildcard."
     )
     shutdown_seconds: float = Field(
-        25, ge=0, description="How long running tasks may take to finish at shutdown."
+        25,
+        ge=0,
+        description="How long running tasks may take to finish at shutdown; 75 at most behind a gateway.",
     )
     store_dir: str | None = Field(
         None,
@@ -343,6 +348,17 @@ class Settings(BaseSettings):
             raise ValueError("AGENT_PORT and COMFYUI_PORT are the same: each server needs a port of its own")
         if self.outputs is Outputs.URL and self.object_store is None:
             raise ValueError("AGENT_OUTPUTS=url needs a place for the files: set AGENT_OBJECT_STORE")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_in_time(self) -> Self:
+        # Function Compute destroys an instance 90 seconds after it has asked for /pre-stop, answered or not. Putting
+        # tasks back takes 10 of them at most.
+        if self.behind_gateway and self.shutdown_seconds > LONGEST_SHUTDOWN_SECONDS:
+            raise ValueError(
+                f"AGENT_SHUTDOWN_SECONDS is {self.shutdown_seconds:g}: the platform ends an instance 90 seconds "
+                f"after it asks it to drain, so {LONGEST_SHUTDOWN_SECONDS} is the most"
+            )
         return self
 
     @model_validator(mode="after")

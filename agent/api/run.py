@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import structlog
 from aiohttp import web
 
 from agent.admission import RunRequest
@@ -10,25 +11,34 @@ from agent.api.keys import BOARD, RUNNER, SETTINGS
 from agent.api.models import Accepted, NodeResult, RunBody
 from agent.api.parse import check_task_id, find_task_id, read_run_request
 from agent.api.render import answer_body, error_response, json_response, progress_map
-from agent.errors import AgentError, InvalidQuery
+from agent.errors import AgentError, InternalError, InvalidQuery
 from agent.service import Delivery
 from agent.tasks.record import State
 
-#: Makes Function Compute deliver an asynchronous task again; without it any answer counts as a success.
+log = structlog.get_logger(__name__)
+
+#: Makes Function Compute deliver an asynchronous task again.
 DELIVER_AGAIN = {"x-fc-status": "404"}
+
+#: Keeps Function Compute from doing so. Whether it would after a plain 5xx is not documented.
+DELIVERED = {"x-fc-status": "200"}
 
 
 async def run(request: web.Request) -> web.Response:
     """Run a workflow. Waits for the result, or answers 202 at once where the caller asked for that and no platform
     in front of us did it already."""
-    task_id, wanted = find_task_id(request), None
+    task_id, wanted = None, None
     try:
+        task_id = find_task_id(request)
         wanted = await read_run_request(request)
         return await _run(request, wanted, task_id)
     except AgentError as error:
-        if _may_be_polled(request, task_id) and task_id is not None:
-            await request.app[RUNNER].reject(task_id, error, wanted)
-        return _failure(request, error, task_id)
+        return await _refuse(request, error, task_id, wanted)
+    except ConnectionError:
+        raise  # the caller is gone
+    except Exception:
+        log.exception("request.crashed", method=request.method, path=request.path)
+        return await _refuse(request, InternalError(), task_id, wanted)
 
 
 async def status(request: web.Request) -> web.Response:
@@ -75,11 +85,23 @@ def _may_be_polled(request: web.Request, task_id: str | None) -> bool:
     return request.app[SETTINGS].behind_gateway and task_id is not None
 
 
-def _failure(request: web.Request, error: AgentError, task_id: str | None) -> web.Response:
+async def _refuse(
+    request: web.Request, error: AgentError, task_id: str | None, wanted: RunRequest | None
+) -> web.Response:
+    """Answer the error; behind the gateway also keep it for whoever polls. Where that fails, only another delivery
+    can tell him."""
     response = error_response(error, task_id)
-    if error.transient and request.app[SETTINGS].behind_gateway:
-        response.headers.update(DELIVER_AGAIN)
+    if request.app[SETTINGS].behind_gateway:
+        is_told = task_id is None or await request.app[RUNNER].reject(task_id, error, wanted)
+        response.headers.update(DELIVERED if is_told and not error.transient else DELIVER_AGAIN)
     return response
+
+
+async def tell_platform(request: web.Request, response: web.StreamResponse) -> None:
+    """Say of a run that was refused before it came here (no key, a foreign page) that it need not come again. It is
+    not written under its task-id: whoever has no key shall write nothing."""
+    if request.path == "/api/run" and response.status >= 400 and request.app[SETTINGS].behind_gateway:
+        response.headers.setdefault("x-fc-status", DELIVERED["x-fc-status"])
 
 
 ENDPOINTS = [

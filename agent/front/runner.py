@@ -120,9 +120,12 @@ class FrontRunner(TaskService):
         await self._notifier.wait(record)
         return record
 
-    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> None:
-        if not isinstance(error, TaskConflict):  # there the id belongs to another task
-            await self._notifier.resume(await self._admission.reject(task_id, error, request))
+    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> bool:
+        if isinstance(error, TaskConflict):
+            return True  # the id belongs to another task, which stays as it is
+        record = await self._admission.reject(task_id, error, request)
+        await self._notifier.resume(record)
+        return record is not None
 
     def queue(self) -> dict[str, Any]:
         return {"running": list(self._flights), "queued": [], "capacity": self._capacity}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from agent.api.keys import RUNNER
 from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of
@@ -45,14 +46,14 @@ async def test_permanent_failure_is_kept_under_its_id_and_never_tried_again(
 ) -> None:
     answer = await behind.submit(body, "rejected")
     answer.error(status, code)
-    assert "x-fc-status" not in answer.headers
+    assert answer.headers["x-fc-status"] == "200"
     record = await behind.task("rejected")
     assert (record["state"], record["error"]["code"]) == ("failed", code)
     (await behind.status("rejected")).error(status, code)
     async with behind.engine.asked(0):
         again = await behind.submit(body, "rejected")
     again.error(status, code)
-    assert "x-fc-status" not in again.headers
+    assert again.headers["x-fc-status"] == "200"
 
 
 async def test_body_over_the_limit_is_kept_under_its_id(make_agent: MakeAgent) -> None:
@@ -103,13 +104,69 @@ async def test_other_workflow_under_a_known_id_is_a_conflict_that_leaves_the_tas
     await behind.submit(graphs.painted(), "taken")
     answer = await behind.submit(graphs.painted(), "taken")
     answer.error(409, "TaskConflict")
-    assert "x-fc-status" not in answer.headers
+    assert answer.headers["x-fc-status"] == "200"
     assert (await behind.task("taken"))["state"] == "succeeded"
 
 
 async def test_refused_request_without_an_id_is_only_answered(behind: Agent) -> None:
     (await behind.submit(b"{")).error(400, "InvalidJson")
     assert (await behind.get("/api/tasks")).ok()["tasks"] == []
+
+
+@pytest.mark.parametrize("task_id", ["no spaces", "x" * 129, ""])
+async def test_request_whose_id_is_none_is_not_delivered_again(behind: Agent, task_id: str) -> None:
+    answer = await behind.submit(graphs.painted(), task_id)
+    answer.error(400, "InvalidTaskId")
+    assert answer.headers["x-fc-status"] == "200"
+    assert (await behind.get("/api/tasks")).ok()["tasks"] == []
+
+
+async def test_request_without_a_key_is_not_delivered_again_and_writes_nothing(make_agent: MakeAgent) -> None:
+    agent = await make_agent(invocation="gateway", api_keys=["k3y"])
+    answer = await agent.submit(graphs.painted(), "keyless")
+    answer.error(401, "Unauthorized")
+    assert answer.headers["x-fc-status"] == "200"
+    (await agent.call("GET", "/api/tasks/keyless", headers={"X-Api-Key": "k3y"})).error(404, "TaskNotFound")
+
+
+async def test_body_that_is_announced_too_large_is_kept_under_its_id(make_agent: MakeAgent) -> None:
+    small = await make_agent(invocation="gateway", max_body_bytes=100)
+    reader, writer = await asyncio.open_connection("127.0.0.1", small.port)
+    head = "POST /api/run HTTP/1.1\r\nHost: x\r\ntask-id: announced\r\nContent-Length: 1000\r\n\r\n"
+    writer.write(head.encode())  # and never the body
+    answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"http/1.1 413")
+    assert b"x-fc-status: 200" in answer
+    assert (await small.task("announced"))["error"]["code"] == "BodyTooLarge"
+
+
+async def test_crash_is_kept_under_its_id_like_any_failure(
+    make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await make_agent(invocation="gateway")
+
+    async def crash(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(agent._runner.app[RUNNER], "run", crash)
+    answer = await agent.submit(graphs.painted(), "crashed")
+    answer.error(500, "InternalError")
+    assert answer.headers["x-fc-status"] == "200"
+    assert (await agent.task("crashed"))["error"]["code"] == "InternalError"
+
+
+async def test_refusal_that_cannot_be_kept_asks_for_redelivery(make_agent: MakeAgent) -> None:
+    agent = await make_agent(invocation="gateway", redis_url="redis://127.0.0.1:1/0")
+    answer = await agent.submit(b"{", "unkept")
+    answer.error(400, "InvalidJson")
+    assert answer.headers["x-fc-status"] == "404"
+
+
+async def test_outside_a_gateway_the_header_is_never_set(agent: Agent) -> None:
+    for body in (b"{", graphs.raising()):
+        assert "x-fc-status" not in (await agent.run(body)).headers
 
 
 async def test_headers_of_the_platform_are_not_echoed_or_stored(behind: Agent) -> None:

@@ -190,3 +190,17 @@ def test_a_log_that_nobody_can_write_or_reads_stops_nothing(redirection: str) ->
     ran = subprocess.run(["bash", "-c", shell], stderr=subprocess.PIPE, text=True, timeout=30, check=False)
     assert "done" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_line_is_in_the_pipe_before_the_program_goes_on() -> None:
+    """After an answer the instance may be frozen: what was still in a buffer would come late, or never."""
+    code = (
+        "from agent.logs import configure_logs; from agent.settings import LogFormat; import structlog, sys;"
+        "configure_logs(LogFormat.AUTO, 'info'); structlog.get_logger().info('before'); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert json.loads(child.stdout.readline())["event"] == "before"
+        assert child.poll() is None
+        child.communicate(timeout=30)

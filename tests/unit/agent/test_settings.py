@@ -349,3 +349,14 @@ def test_agent_and_engine_need_a_port_each(load: Load) -> None:
     with pytest.raises(SettingsError, match="AGENT_PORT and COMFYUI_PORT are the same"):
         load({"AGENT_PORT": "9001"})
     assert load({"AGENT_PORT": "9001", "COMFYUI_URL": "http://127.0.0.1:8188"}).port == 9001
+
+
+def test_shutdown_behind_a_gateway_fits_into_what_the_platform_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_SHUTDOWN_SECONDS", "76")
+    assert load_settings(invocation="standalone").shutdown_seconds == 76
+    with pytest.raises(SettingsError, match="AGENT_SHUTDOWN_SECONDS is 76"):
+        load_settings(invocation="gateway")
+    monkeypatch.setenv("FC_FUNCTION_NAME", "f")
+    monkeypatch.setenv("FC_INSTANCE_ID", "i")
+    with pytest.raises(SettingsError, match="AGENT_SHUTDOWN_SECONDS"):
+        load_settings()
