@@ -53,6 +53,7 @@ THREADS = 8  # calls at once; each waits for the file server most of its time
 OUTPUT_PATIENCE = 4  # outputs are large: how much longer they may take than other calls
 BATCH = 100  # tasks that `page` looks at in one go
 BATCHES = 20  # goes a call
+TRIES = 5  # of a call under which a folder vanished
 SWEEP_SECONDS = 10  # least time between two sweeps of this process
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -261,11 +262,11 @@ class DirectoryStore(TaskStore):
             raise StoreUnavailable(_sentence(exc)) from exc
 
     def _prepared(self, job: Callable[[], _Result]) -> _Result:
-        try:
-            return job()
-        except FileNotFoundError:
-            self._files.prepare()  # nobody has been here yet, or somebody has tidied up
-            return job()
+        for _ in range(TRIES):
+            with suppress(FileNotFoundError):
+                return job()
+            self._files.prepare()  # nobody has been here yet, or somebody has tidied up meanwhile
+        return job()
 
     def _begin_sweep(self) -> None:
         if time.monotonic() - self._swept_at > SWEEP_SECONDS and (
