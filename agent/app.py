@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from agent.api import health, hooks, middleware, openapi, run, socket, tasks
+from agent.api import health, hooks, middleware, openapi, pages, run, socket, tasks
 from agent.api.keys import (
     API_KEYS,
     BOARD,
@@ -90,6 +90,7 @@ def build_app(settings: Settings) -> web.Application:
     app[NOTIFIER] = build_notifier(settings, app[BOARD])
     table = [e for group in (run, socket, tasks, health, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
+    app.add_routes(pages.ROUTES)
     app.on_response_prepare.append(middleware.show_to_page)
     app.on_response_prepare.append(run.tell_platform)
     app[PARKING] = Parking(app[BOARD].store, app[BOARD].objects, max_bytes=settings.max_body_bytes)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import web
 
+from agent.api import pages
 from agent.api.hooks import HOOK_PATHS
 from agent.api.keys import API_KEYS, FREEZES, SETTINGS
 from agent.api.render import error_response
@@ -110,7 +111,7 @@ async def render_errors(request: web.Request, handler: Handler) -> web.StreamRes
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Where keys are configured, a request needs one. Both headers count: the platform uses Authorization too."""
     keys = request.app[API_KEYS]
-    if keys and request.path not in OPEN_PATHS:
+    if keys and request.path not in OPEN_PATHS and not pages.is_open(request.path):
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = [request.headers.get("X-Api-Key", ""), token if scheme.lower() == "bearer" else ""]
         matches = [

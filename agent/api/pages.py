@@ -1,0 +1,55 @@
+"""What browsers load: the document of the HTTP interface, as a page, and the files that pages consist of.
+
+None of it is secret, and a browser cannot send an API key when it opens a page: these routes are open to everybody.
+Everything comes from this server; the Content-Security-Policy holds the pages to that.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from aiohttp import web
+
+from agent.errors import NotFound
+
+STATIC = Path(__file__).parent.parent / "static"
+
+#: Where the files lie that pages load.
+STATIC_PATH = "/static/"
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Asked again each time, with an answer of 304 as long as the file is the same.
+    "Cache-Control": "no-cache",
+}
+
+
+async def show_docs(_request: web.Request) -> web.StreamResponse:
+    """The HTTP interface, to read and to try."""
+    return web.FileResponse(STATIC / "docs.html", headers=HEADERS)
+
+
+async def fetch_file(request: web.Request) -> web.StreamResponse:
+    """A file that belongs to a page."""
+    path = _files().get(request.match_info["path"])
+    if path is None:
+        raise NotFound
+    return web.FileResponse(path, headers=HEADERS)
+
+
+@cache
+def _files() -> dict[str, Path]:
+    """All there are, by their names: what is asked for is looked up, and never becomes a part of a path."""
+    return {path.relative_to(STATIC).as_posix(): path for path in STATIC.rglob("*") if path.is_file()}
+
+
+def is_open(path: str) -> bool:
+    """Whether a route of this module is asked, or the document that its page shows."""
+    return path in ("/docs", "/openapi.json") or path.startswith(STATIC_PATH)
+
+
+ROUTES = [web.get("/docs", show_docs), web.get(STATIC_PATH + "{path:.+}", fetch_file)]
