@@ -225,6 +225,8 @@ class Tasks:
                 if place_of(known.record.created_at, name) != place:
                     self.index.remove(place)
                 return
+            if not self._is_there(found, folder):
+                return  # another sweep was here, and perhaps somebody who began again after it
             remove_claims(folder, before=found.number + 1)
             try:
                 folder.rmdir()

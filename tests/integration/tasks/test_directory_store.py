@@ -23,6 +23,7 @@ import pytest
 from agent.errors import StoreUnavailable
 from agent.tasks import directory, directory_files, directory_sweep
 from agent.tasks.directory import DirectoryStore
+from agent.tasks.directory_claims import Found
 from agent.tasks.directory_files import Files, ServerClock
 from agent.tasks.directory_tasks import Tasks
 from agent.tasks.record import State
@@ -158,6 +159,28 @@ class TestRaces:
         assert isinstance(answer, Stored)
         assert answer.owner == "quick"
         other.write(Claim("task-1", 1, "quick", 60), make_task(state=State.SUCCEEDED), ends=True)
+
+    async def test_sweep_that_comes_late_leaves_the_claim_of_who_began_again(self, folder: Path) -> None:
+        files = Files(folder)
+        files.prepare()
+        clock = ServerClock(files.temporary)
+        tasks, other = _Interrupted(files, clock, 0.05), Tasks(files, clock, 600)
+        assert isinstance(other.take(make_task(created_at=1000), 0, "gone", 0.01), Claim)
+
+        async def is_expired() -> bool:
+            return Tasks(files, clock, 0.05).find("task-1").snapshot is None
+
+        await eventually(is_expired)
+
+        def meanwhile() -> None:
+            shutil.rmtree(next(files.tasks.iterdir()))
+            assert isinstance(other.take(make_task(created_at=1000), 0, "new", 60), Claim)
+
+        tasks.after_find = meanwhile
+        tasks.sweep(tasks.index.oldest("", 1)[0], output_ttl_seconds=0.05)
+        found = other.find("task-1").snapshot
+        assert found
+        assert found.header.owner == "new"
 
     async def test_write_that_was_given_up_does_not_overtake_the_next(
         self, make_store: MakeStore, folder: Path
@@ -663,6 +686,19 @@ class _Hooked(Files):
         if hook:
             hook()
         super().replace(path, *pieces, is_durable=is_durable)
+
+
+class _Interrupted(Tasks):
+    """Something else happens right after it has found out what there is, once."""
+
+    after_find: Callable[[], None] | None = None
+
+    def find_named(self, name: str) -> Found:
+        found = super().find_named(name)
+        hook, self.after_find = self.after_find, None
+        if hook:
+            hook()
+        return found
 
 
 @contextlib.contextmanager
