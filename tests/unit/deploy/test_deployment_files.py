@@ -205,11 +205,16 @@ def test_knative_schema_refuses_what_the_cluster_would_refuse(change: dict[str, 
     assert not schema("knative_schema.yaml").is_valid(document)
 
 
-def test_knative_service_agrees_with_the_agent() -> None:
+def test_knative_service_agrees_with_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     pod = knative()["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     plain = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
     assert {entry["name"] for entry in container["env"]} <= KNOWN_VARIABLES
+    for known in KNOWN_VARIABLES:
+        monkeypatch.delenv(known, raising=False)
+    for variable, value in plain.items():
+        monkeypatch.setenv(variable, value)
+    assert not load_settings(plain).behind_gateway
     assert container["ports"] == [{"name": "http1", "containerPort": 9000}]
     for probe in ("readinessProbe", "livenessProbe"):
         assert ("GET", container[probe]["httpGet"]["path"]) in ROUTES
