@@ -217,6 +217,28 @@ class TaskNotFound(AgentError):
     status = 404
 
 
+class WorkflowNotFound(AgentError):
+    """There is no workflow of this name. GET /api/workflows lists them all."""
+
+    status = 404
+
+
+class InvalidParameter(AgentError):
+    """A parameter of a named workflow has a wrong value, is missing, or does not exist; `parameter` names it."""
+
+    status = 422
+
+
+class InvalidManifest(AgentError):
+    """The manifest of this workflow is wrong, so it cannot be run. `comfyui-agent workflow check` says where."""
+
+
+class NoPicture(AgentError):
+    """The workflow has succeeded, but made no picture to answer with. Ask for application/json, or for its outputs."""
+
+    status = 406
+
+
 class OutputNotFound(AgentError):
     """This task has no such output, or the file is older than this server keeps outputs."""
 

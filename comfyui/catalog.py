@@ -67,6 +67,25 @@ class Catalog:
         low, high = _options(spec).get("min"), _options(spec).get("max")
         return (low, high) if isinstance(low, int) and isinstance(high, int) else None
 
+    def required(self, class_type: str) -> list[str]:
+        """Names of the inputs that a node of this class must have."""
+        return list((self._classes.get(class_type, {}).get("input") or {}).get("required") or {})
+
+    def outputs(self, class_type: str) -> list[str]:
+        """Types of what a node of this class gives. A list of choices counts as COMBO."""
+        found = self._classes.get(class_type, {}).get("output") or []
+        return [kind if isinstance(kind, str) else "COMBO" for kind in found]
+
+    def choices(self, class_type: str, input_name: str) -> list[Any] | None:
+        """What an input may be; None for one that is not chosen from a list, or whose class is unknown."""
+        spec = self.spec(class_type, input_name)
+        is_list = isinstance(spec, list) and spec and (isinstance(spec[0], list) or spec[0] == "COMBO")
+        return _choices(spec) if is_list else None
+
+    def spec(self, class_type: str, input_name: str) -> Any:
+        """What /object_info says of an input, `[type, options]`; None where there is no such input."""
+        return dict(self._inputs(class_type)).get(input_name)
+
     def _inputs(self, class_type: str) -> Iterator[tuple[str, Any]]:
         groups = self._classes.get(class_type, {}).get("input") or {}
         for group in ("required", "optional"):
