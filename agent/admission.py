@@ -35,6 +35,11 @@ class RunRequest:
     beside: dict[str, Any] = field(default_factory=dict, repr=False)
     outputs: Outputs | None = None
 
+    @property
+    def workflow_name(self) -> str | None:
+        """The named workflow that it was made from."""
+        return self.beside.get("workflow_name")
+
     def envelope(self) -> dict[str, Any]:
         """The body that asks another agent for the same."""
         return {**self.beside, "prompt": self.workflow.graph}
@@ -166,6 +171,7 @@ class Admission:
             nodes=Progress(request.workflow).snapshot() if request else {},
             workflow_digest=request.digest if request else "",
             webhook=self._notifier.due(self._notifier.plan(request.webhook if request else None)),
+            workflow_name=request.workflow_name if request else None,
         )
         try:
             taken = await self._take(record, 0).on(self._store)
@@ -184,6 +190,7 @@ class Admission:
             id=task_id,
             created_at=now,
             workflow_digest=request.digest,
+            workflow_name=request.workflow_name,
             nodes=Progress(request.workflow).snapshot(),
             deliver_until=now + self._settings.delivery_seconds if self._settings.behind_gateway else None,
             attempts=[Attempt(number=1, instance=self._instance, started_at=now)],

@@ -6,19 +6,22 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncGenerator
-from functools import partial
+from collections.abc import AsyncGenerator, Callable
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
 
-from agent.api import health, hooks, middleware, openapi, pages, run, socket, tasks
+from agent.api import health, hooks, middleware, openapi, pages, run, socket, tasks, workflows
 from agent.api.keys import (
     API_KEYS,
     BOARD,
     ENGINE,
     FREEZES,
+    INVENTORY,
+    LIBRARY,
     NOTIFIER,
     PARKING,
     PARSING,
@@ -34,6 +37,7 @@ from agent.inputs.fetch import Fetcher
 from agent.inputs.guard import AllowList
 from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
+from agent.inventory import Inventory
 from agent.objects import open_bucket, open_object_store
 from agent.outputs.places import OutputPlaces
 from agent.parking import Parking
@@ -59,6 +63,9 @@ from comfyui.launch import (
     simulator_command,
     template_command,
 )
+
+if TYPE_CHECKING:
+    from agent.library.library import Library
 
 log = structlog.get_logger(__name__)
 
@@ -88,16 +95,24 @@ def build_app(settings: Settings) -> web.Application:
         answer_limit=settings.answer_limit,
     )
     app[NOTIFIER] = build_notifier(settings, app[BOARD])
-    table = [e for group in (run, socket, tasks, health, hooks) for e in group.ENDPOINTS]
+    table = [e for group in (run, socket, tasks, workflows, health, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.add_routes(pages.ROUTES)
     app.on_response_prepare.append(middleware.show_to_page)
     app.on_response_prepare.append(run.tell_platform)
+    opener: Callable[[], Library] = cache(partial(_open_library, settings))
+    app[LIBRARY] = opener
     app[PARKING] = Parking(app[BOARD].store, app[BOARD].objects, max_bytes=settings.max_body_bytes)
     app.cleanup_ctx.append(_watch_freezes)
     app.cleanup_ctx.append(_run_front if settings.role is Role.FRONT else _run_parts)
     app.on_shutdown.append(_drain)
     return app
+
+
+def _open_library(settings: Settings) -> Library:
+    from agent.library.library import SHIPPED, Library  # noqa: PLC0415 - YAML and all; see LIBRARY
+
+    return Library([SHIPPED, *([Path(settings.workflows_dir)] if settings.workflows_dir else [])])
 
 
 def build_store(settings: Settings) -> TaskStore:
@@ -241,6 +256,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
     runner = Runner(settings, board, executor, places, app[NOTIFIER])
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
+    app[INVENTORY] = inventory = Inventory(engine, client)
     app[ENGINE], app[RUNNER], app[WARM_UP] = engine, runner, warm_up
     app[FREEZES].on_thaw(lambda _: feed.renew())
     app[FREEZES].on_thaw(runner.thaw)
@@ -249,6 +265,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     await runner.start()
     warm_up.start()
     yield
+    await inventory.stop()
     await warm_up.stop()
     await runner.stop()
     await app[NOTIFIER].close()

@@ -272,6 +272,10 @@ class Settings(BaseSettings):
         None,
         description="A JSON file with a workflow to run once when the engine is up, so that its models are loaded.",
     )
+    workflows_dir: str | None = Field(
+        None,
+        description="A folder of named workflows, beside the shipped ones; of two with the same name this one counts.",
+    )
     nodes_allow: WordList = Field(
         default_factory=list,
         description="Comma-separated node classes that may run, * as wildcard. None: all.",

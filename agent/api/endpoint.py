@@ -30,16 +30,19 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a status means. `model` is the type of a JSON body; other bodies name their media type."""
+    """What a status means. `model` is the type of a JSON body; other bodies name their media type. `also`: media types
+    that the caller may ask for instead."""
 
     description: str
     model: Any = None
     media_type: str | None = "application/json"
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A route. Its handler's docstring is its description; every error has the common form."""
+    """A route. Its handler's docstring is its description; every error has the common form. `body` is the type of a
+    JSON body, `form` says what a multipart/form-data body in its place may hold, as JSON Schema."""
 
     method: str
     path: str
@@ -47,6 +50,7 @@ class Endpoint:
     answers: dict[int, Answer]
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
+    form: dict[str, Any] | None = None
     tag: str = field(default="tasks", kw_only=True)
 
     def route(self) -> web.RouteDef:

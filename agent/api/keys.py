@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from agent.freeze import FreezeWatch
+from agent.inventory import Inventory
 from agent.parking import Parking
 from agent.service import TaskService
 from agent.settings import Settings
@@ -14,6 +17,9 @@ from agent.tasks.board import TaskBoard
 from agent.warm_up import WarmUp
 from agent.webhooks.notifier import Notifier
 from comfyui.engine import Engine
+
+if TYPE_CHECKING:
+    from agent.library.library import Library
 
 SETTINGS = web.AppKey("settings", Settings)
 API_KEYS = web.AppKey("api_keys", tuple[bytes, ...])
@@ -27,3 +33,7 @@ PARKING = web.AppKey("parking", Parking)
 RUNNER: web.AppKey[TaskService] = web.AppKey("runner", TaskService)
 FREEZES = web.AppKey("freezes", FreezeWatch)
 WARM_UP = web.AppKey("warm_up", WarmUp)
+#: What the engine has; a front has none.
+INVENTORY = web.AppKey("inventory", Inventory)
+#: Opens the named workflows at its first call, in a thread: reading them needs modules that the start does without.
+LIBRARY: web.AppKey[Callable[[], Library]] = web.AppKey("library", Callable)  # type: ignore[arg-type]

@@ -20,13 +20,12 @@ from agent.settings import Outputs
 from agent.tasks.record import NodeProgress, Output, State, TaskRecord
 
 
-class RunOptions(BaseModel):
-    """What may stand beside the workflow in `{"prompt": workflow, ...}`.
+class CallerOptions(BaseModel):
+    """What a caller may say beside the workflow, or beside the parameters of a named one.
 
     `webhook` is a URL that is told of the task's end. `outputs`: "inline" wants them as base64 in the answer, "url" as
-    signed URLs of the object store. `parked` comes from an agent in front, which has put long inputs into the shared
-    store. The others go to ComfyUI as they are; `client_id` and `prompt_id` are accepted from ComfyUI's own clients,
-    and ignored: the agent has its own.
+    signed URLs of the object store. The others go to ComfyUI as they are; `client_id` and `prompt_id` are accepted
+    from ComfyUI's own clients, and ignored: the agent has its own.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -39,7 +38,6 @@ class RunOptions(BaseModel):
     client_id: Any = None
     prompt_id: Any = None
     webhook: StrictStr | None = None
-    parked: dict[str, dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]] | None = None
 
     @field_validator("extra_data")
     @classmethod
@@ -51,6 +49,17 @@ class RunOptions(BaseModel):
         """The fields of POST /prompt, without those that are not set."""
         names = {"front", "number", "partial_execution_targets"}
         return self.model_dump(include=names, exclude_none=True)
+
+
+class RunOptions(CallerOptions):
+    """What may stand beside the workflow in `{"prompt": workflow, ...}`.
+
+    `workflow_name` says which named workflow it was made from; the task's record keeps it. `parked` comes from an agent
+    in front, which has put long inputs into the shared store.
+    """
+
+    workflow_name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] | None = None
+    parked: dict[str, dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]] | None = None
 
 
 class WorkflowNode(BaseModel):
@@ -73,6 +82,49 @@ class RunEnvelope(RunOptions):
 
 class RunBody(RootModel[RunEnvelope | Graph]):
     """A workflow in ComfyUI's API format, or an envelope around it."""
+
+
+class NamedRunBody(CallerOptions):
+    """Values for the parameters of a named workflow by name, with options beside them."""
+
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class WorkflowSummary(BaseModel):
+    """A named workflow. Texts are one for everybody or one a language (en, zh, ja). `available`: whether the engine of
+    this instance has all it needs; null where there is none that could tell. `missing`: what it lacks."""
+
+    name: str
+    title: str | dict[str, str]
+    description: str | dict[str, str] | None
+    tags: list[str]
+    available: bool | None
+    missing: list[str]
+    thumbnail: str | None = None
+
+
+class WorkflowList(BaseModel):
+    """All named workflows."""
+
+    workflows: list[WorkflowSummary]
+
+
+class ModelFile(BaseModel):
+    """A file that the engine needs, and in words where it is to be had."""
+
+    folder: str
+    file: str
+    source: str
+
+
+class WorkflowDetail(WorkflowSummary):
+    """A named workflow with all that is needed to make a form for it. `outputs`: ids of the nodes whose files matter,
+    in order; empty: all output nodes. `workflow`: the graph."""
+
+    parameters_schema: dict[str, Any] = Field(alias="schema", description="JSON Schema of the parameters.")
+    outputs: list[str]
+    models: list[ModelFile]
+    workflow: dict[str, Any]
 
 
 class NodeResult(NodeProgress):

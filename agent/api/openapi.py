@@ -85,6 +85,8 @@ def _operation(endpoint: Endpoint, refs: dict[tuple[str, JsonSchemaMode], Any]) 
         operation["description"] = rest
     if endpoint.body is not None:
         content = {"application/json": {"schema": refs[(repr(endpoint.body), "validation")]}}
+        if endpoint.form is not None:
+            content["multipart/form-data"] = {"schema": endpoint.form}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 
@@ -93,7 +95,9 @@ def _answer(answer: Answer, refs: dict[tuple[str, JsonSchemaMode], Any]) -> dict
     if answer.media_type is None:
         return {"description": answer.description}
     schema = {} if answer.model is None else refs[(repr(answer.model), "serialization")]
-    return {"description": answer.description, "content": {answer.media_type: {"schema": schema}}}
+    content: dict[str, Any] = {answer.media_type: {"schema": schema}}
+    content |= {media_type: {"schema": {}} for media_type in answer.also}
+    return {"description": answer.description, "content": content}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from pydantic_core import from_json
 
 from agent.admission import RunRequest
 from agent.api.keys import NOTIFIER, PARKING, PARSING, SETTINGS
-from agent.api.models import RunOptions
+from agent.api.models import CallerOptions, RunOptions
 from agent.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -30,6 +31,7 @@ from comfyui.workflow import LONGEST_NAME, Workflow
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Options = TypeVar("Options", bound=CallerOptions)
 
 #: A body up to this size is parsed on the event loop; a larger one in a thread.
 INLINE_BYTES = 64 * 1024
@@ -42,26 +44,32 @@ TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
 
 async def read_run_request(request: web.Request) -> RunRequest:
     """Parse the body of a run. Raises BodyTooLarge, InvalidJson, InvalidWorkflow, InvalidOptions."""
-    return await parse_run_request(request.app, await _read_body(request))
+    return await parse_run_request(request.app, await read_body(request))
 
 
 async def parse_run_request(app: web.Application, body: bytes) -> RunRequest:
     """As `read_run_request`, for a body that is here already. Raises WorkflowTooLarge, and those for its content."""
     max_nodes, is_small = app[SETTINGS].max_nodes, len(body) <= INLINE_BYTES
-    envelope = parse_envelope(body) if is_small else await _in_thread(app, parse_envelope, body)
-    try:
-        app[NOTIFIER].plan(envelope.options.webhook)
-    except ValueError as exc:
-        raise InvalidOptions(f'Option "webhook" beside the workflow: {exc}.', option="webhook") from None
+    envelope = parse_envelope(body) if is_small else await in_thread(app, parse_envelope, body)
+    check_webhook(app, envelope.options.webhook)
     if envelope.options.parked is not None:
         graph = await app[PARKING].restore(envelope.graph, envelope.options.parked)
-        return await _in_thread(app, check_envelope, envelope._replace(graph=graph), max_nodes)
+        return await in_thread(app, check_envelope, envelope._replace(graph=graph), max_nodes)
     if is_small:
         return check_envelope(envelope, max_nodes)
-    return await _in_thread(app, check_envelope, envelope, max_nodes)
+    return await in_thread(app, check_envelope, envelope, max_nodes)
 
 
-async def _in_thread(app: web.Application, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def check_webhook(app: web.Application, url: str | None) -> None:
+    """Raises InvalidOptions for a URL that is not told of anything."""
+    try:
+        app[NOTIFIER].plan(url)
+    except ValueError as exc:
+        raise InvalidOptions(f'Option "webhook" beside the workflow: {exc}.', option="webhook") from None
+
+
+async def in_thread(app: web.Application, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run what takes a while for a large body in a thread, few at a time."""
     async with app[PARSING]:
         return await asyncio.to_thread(work, *args, **kwargs)
 
@@ -88,7 +96,18 @@ def _is_too_large(request: web.Request) -> bool:
     return (request.content_length or 0) > request.app[SETTINGS].max_body_bytes
 
 
-async def _read_body(request: web.Request) -> bytes:
+async def read_body(request: web.Request) -> bytes:
+    """Raises BodyTooLarge, BodyTooSlow, InvalidRequest."""
+    async with reading(request):
+        return await request.read()
+
+
+@asynccontextmanager
+async def reading(request: web.Request) -> AsyncIterator[None]:
+    """Give a body that is read inside its limits of size and time, and name what goes wrong with it.
+
+    Raises BodyTooLarge, BodyTooSlow, InvalidRequest.
+    """
     limit = request.app[SETTINGS].max_body_bytes
     too_large = BodyTooLarge(
         f"The request body is larger than {limit} bytes. Send input images as URLs, or raise AGENT_MAX_BODY_BYTES.",
@@ -98,7 +117,7 @@ async def _read_body(request: web.Request) -> bytes:
         raise too_large
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
+            yield
     except TimeoutError:
         raise BodyTooSlow from None
     except web.HTTPRequestEntityTooLarge:
@@ -148,8 +167,13 @@ def _split(data: Any) -> Envelope:
     if not is_envelope:
         return Envelope(data, {}, RunOptions())
     beside = {name: value for name, value in data.items() if name != "prompt"}
+    return Envelope(data["prompt"], beside, check_options(RunOptions, beside))
+
+
+def check_options(kind: type[Options], beside: dict[str, Any]) -> Options:
+    """Raises InvalidOptions."""
     try:
-        return Envelope(data["prompt"], beside, RunOptions.model_validate(beside))
+        return kind.model_validate(beside)
     except ValidationError as exc:
         found = exc.errors()[0]
         name = ".".join(str(part) for part in found["loc"])[:LONGEST_NAME]

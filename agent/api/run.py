@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Awaitable, Callable
+
 import structlog
 from aiohttp import web
 
@@ -12,7 +15,7 @@ from agent.api.models import Accepted, NodeResult, RunBody
 from agent.api.parse import check_task_id, find_task_id, read_run_request
 from agent.api.render import answer_body, error_response, json_response, progress_map
 from agent.errors import AgentError, InternalError, InvalidQuery
-from agent.service import Delivery
+from agent.service import Delivery, Forwarded
 from agent.tasks.record import State
 
 log = structlog.get_logger(__name__)
@@ -20,18 +23,33 @@ log = structlog.get_logger(__name__)
 #: Makes Function Compute deliver an asynchronous task again.
 DELIVER_AGAIN = {"x-fc-status": "404"}
 
+#: Where runs begin.
+RUN_PATH = re.compile(r"/api/(run|workflows/[^/]+/run)")
+
 #: Keeps Function Compute from doing so. Whether it would after a plain 5xx is not documented.
 DELIVERED = {"x-fc-status": "200"}
+
+
+#: Makes what shall be run from a request.
+Read = Callable[[web.Request], Awaitable[RunRequest]]
+
+#: Makes the answer from a result: the body, or what else carries it.
+Show = Callable[[web.Request, Delivery | Forwarded], Awaitable[web.Response]]
 
 
 async def run(request: web.Request) -> web.Response:
     """Run a workflow. Waits for the result, or answers 202 at once where the caller asked for that and no platform
     in front of us did it already."""
+    return await answer_run(request, read_run_request, show_progress_map)
+
+
+async def answer_run(request: web.Request, read: Read, show: Show) -> web.Response:
+    """Run what `read` makes of the request; `show` makes the answer to one who waits for the result."""
     task_id, wanted = None, None
     try:
         task_id = find_task_id(request)
-        wanted = await read_run_request(request)
-        return await _run(request, wanted, task_id)
+        wanted = await read(request)
+        return await _run(request, wanted, task_id, show)
     except AgentError as error:
         return await _refuse(request, error, task_id, wanted)
     except ConnectionError:
@@ -39,6 +57,11 @@ async def run(request: web.Request) -> web.Response:
     except Exception:
         log.exception("request.crashed", method=request.method, path=request.path)
         return await _refuse(request, InternalError(), task_id, wanted)
+
+
+async def show_progress_map(request: web.Request, delivery: Delivery | Forwarded) -> web.Response:
+    body = await answer_body(request.app[BOARD], delivery)
+    return web.Response(body=body, content_type="application/json")
 
 
 async def status(request: web.Request) -> web.Response:
@@ -56,7 +79,7 @@ async def status(request: web.Request) -> web.Response:
     return web.Response(body=body, content_type="application/json", headers={"task-id": record.id})
 
 
-async def _run(request: web.Request, wanted: RunRequest, task_id: str | None) -> web.Response:
+async def _run(request: web.Request, wanted: RunRequest, task_id: str | None, show: Show) -> web.Response:
     runner = request.app[RUNNER]
     if _is_async(request) and runner.can_submit:
         record = await runner.submit(wanted, task_id)
@@ -64,11 +87,11 @@ async def _run(request: web.Request, wanted: RunRequest, task_id: str | None) ->
         return json_response({"task_id": record.id, "state": record.state}, status=202, headers=headers)
     may_be_polled = _may_be_polled(request, task_id)
     delivery = await runner.run(wanted, task_id, must_keep=may_be_polled)
-    headers = {"task-id": delivery.task_id}
+    response = await show(request, delivery)
+    response.headers["task-id"] = delivery.task_id
     if may_be_polled and not delivery.is_kept:
-        headers |= DELIVER_AGAIN
-    body = await answer_body(request.app[BOARD], delivery)
-    return web.Response(body=body, content_type="application/json", headers=headers)
+        response.headers.update(DELIVER_AGAIN)
+    return response
 
 
 def _is_async(request: web.Request) -> bool:
@@ -100,9 +123,25 @@ async def _refuse(
 async def tell_platform(request: web.Request, response: web.StreamResponse) -> None:
     """Say of a run that was refused before it came here (no key, a foreign page) that it need not come again. It is
     not written under its task-id: whoever has no key shall write nothing."""
-    if request.path == "/api/run" and response.status >= 400 and request.app[SETTINGS].behind_gateway:
+    if RUN_PATH.fullmatch(request.path) and response.status >= 400 and request.app[SETTINGS].behind_gateway:
         response.headers.setdefault("x-fc-status", DELIVERED["x-fc-status"])
 
+
+RUN_HEADERS = (
+    TASK_ID_HEADER,
+    Parameter(
+        "X-Fc-Invocation-Type",
+        "header",
+        {"type": "string", "enum": ["Sync", "Async"]},
+        "Async: answer 202 at once and run in the background.",
+    ),
+    Parameter(
+        "Prefer",
+        "header",
+        {"type": "string"},
+        "respond-async: the same, where a gateway would keep the other header to itself.",
+    ),
+)
 
 ENDPOINTS = [
     Endpoint(
@@ -113,21 +152,7 @@ ENDPOINTS = [
             200: Answer("The final progress map with results.", dict[str, NodeResult]),
             202: Answer("Accepted; poll the task.", Accepted),
         },
-        (
-            TASK_ID_HEADER,
-            Parameter(
-                "X-Fc-Invocation-Type",
-                "header",
-                {"type": "string", "enum": ["Sync", "Async"]},
-                "Async: answer 202 at once and run in the background.",
-            ),
-            Parameter(
-                "Prefer",
-                "header",
-                {"type": "string"},
-                "respond-async: the same, where a gateway would keep the other header to itself.",
-            ),
-        ),
+        RUN_HEADERS,
         RunBody,
     ),
     Endpoint(

@@ -140,6 +140,8 @@ class TaskRecord(Frozen):
     prompt_id: str | None = None
     workflow_digest: str = ""
     webhook: Webhook | None = None
+    #: The named workflow that it was made from; None for one that the caller sent.
+    workflow_name: str | None = None
     #: Until when a platform may still deliver the task to an instance; None: nobody will bring it again.
     deliver_until: float | None = None
 

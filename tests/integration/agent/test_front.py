@@ -20,7 +20,7 @@ from agent.api.keys import BOARD, RUNNER
 from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation, events
-from tests.integration.agent.pictures import b64, color_of
+from tests.integration.agent.pictures import b64, color_of, png
 from tests.integration.agent.service import Agent, eventually, take
 from tests.object_store import Bucket
 from tests.redis_server import RedisServer
@@ -392,3 +392,39 @@ async def listening(handler: Callable[[web.Request], Awaitable[web.Response]]) -
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+class TestNamedWorkflows:
+    """The front fills in the values itself, and forwards the graph as any other."""
+
+    async def run(self, agent: Agent, headers: dict[str, str], **parameters: Any) -> Any:
+        return await agent.call(
+            "POST", "/api/workflows/invert/run", json={"parameters": parameters}, headers=headers
+        )
+
+    async def test_run_is_forwarded_and_named(self, front: Agent, engine: Agent) -> None:
+        picture = b64(png((255, 0, 0)))
+        answer = await self.run(front, {"task-id": "named-forward"}, image=picture)
+        assert color_of(*answer.results("3")) == (0, 255, 255)
+        for agent in (front, engine):
+            assert (await agent.task("named-forward"))["workflow_name"] == "invert"
+        again = await self.run(front, {"task-id": "named-forward", "Accept": "image/webp"}, image=picture)
+        assert (again.status, again.headers["Content-Type"]) == (200, "image/webp")
+        direct = await self.run(front, {"Accept": "image/png"}, image=b64(png((0, 0, 255))))
+        assert color_of(direct.body) == (255, 255, 0)
+        assert direct.headers["task-id"]
+
+    async def test_wrong_value_is_refused_at_the_front(self, front: Agent, engine: Agent) -> None:
+        async with engine.engine.asked(0):
+            answer = await self.run(front, {"Prefer": "respond-async"}, image=5)
+        assert answer.error(422, "InvalidParameter")["parameter"] == "image"
+
+    async def test_asynchronous_run_is_followed_at_the_front(self, front: Agent) -> None:
+        headers = {"Prefer": "respond-async", "task-id": "named-later"}
+        answer = await self.run(front, headers, image=b64(png((255, 0, 0))))
+        assert answer.status == 202
+        assert (await front.succeeded("named-later"))["workflow_name"] == "invert"
+
+    async def test_list_leaves_open_what_is_available(self, front: Agent) -> None:
+        found = (await front.get("/api/workflows")).ok()["workflows"]
+        assert {workflow["available"] for workflow in found} == {None}

@@ -1,0 +1,152 @@
+"""Answers a run with its first picture where the caller's `Accept` asks for one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pybase64
+from aiohttp import web
+from pydantic_core import from_json
+
+from agent.errors import AgentError, NoPicture
+from agent.outputs.collect import media_type_of
+from agent.service import Delivery, Forwarded
+from agent.tasks.board import TaskBoard
+
+JSON = "application/json"
+
+#: What a picture can be answered as, and Pillow's name for it.
+FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
+
+#: Any picture: as it was made, where that is one of FORMATS.
+ANY_PICTURE = "image/*"
+
+#: Parameters of the lossy formats. WebP's default method takes twice as long for a few percent.
+ENCODING: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 92},
+    "WEBP": {"quality": 92, "method": 2},
+    "PNG": {},
+}
+
+LONGEST_ACCEPT = 2000
+
+
+def preferred_type(accept: Sequence[str]) -> str:
+    """What to answer with: JSON, a type of FORMATS, or ANY_PICTURE. `accept`: the headers of that name.
+
+    The largest q counts, then what is named more exactly, then what comes first. `*/*` means JSON, and so does a header
+    that allows for nothing we have.
+    """
+    best, chosen = (0.0, 0), JSON
+    for part in ",".join(accept)[:LONGEST_ACCEPT].split(","):
+        media_type, *parameters = (word.strip().lower() for word in part.split(";"))
+        if media_type in (JSON, "*/*", "application/*"):
+            found = JSON
+        elif media_type in FORMATS or media_type == ANY_PICTURE:
+            found = media_type
+        else:
+            continue
+        rank = (_quality(parameters), 2 - media_type.count("*"))
+        if rank[0] > 0 and rank > best:
+            best, chosen = rank, found
+    return chosen
+
+
+async def picture_response(
+    board: TaskBoard, delivery: Delivery | Forwarded, nodes: Sequence[str], wanted: str
+) -> web.Response:
+    """The first picture of these nodes (none: of all), as `wanted` of `preferred_type` says. One that lies in the
+    object store is answered with a redirect to it, as it is.
+
+    Raises NoPicture.
+    """
+    media_type, found = await _first_picture(board, delivery, nodes)
+    headers = {"Vary": "Accept", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    if isinstance(found, str):
+        return web.Response(status=303, headers={**headers, "Location": found})
+    if wanted == ANY_PICTURE:
+        wanted = media_type if media_type in FORMATS else "image/png"
+    if media_type != wanted:
+        try:
+            found = await asyncio.to_thread(convert, found, FORMATS[wanted])
+        except Exception as exc:  # Pillow raises whatever it meets in a picture that it does not know
+            raise NoPicture(
+                f"The first picture is {media_type}, and cannot be answered as {wanted}.",
+                task_id=delivery.task_id,
+            ) from exc
+    return web.Response(body=found, content_type=wanted, headers=headers)
+
+
+def convert(data: bytes, kind: str) -> bytes:
+    """The picture in another format; of an animation its first frame. Where the format has no transparency, what is
+    transparent becomes white. Takes a while."""
+    from PIL import Image  # noqa: PLC0415 - keeps the start of the process light
+
+    with Image.open(io.BytesIO(data)) as picture:
+        profile = picture.info.get("icc_profile")
+        shown: Image.Image = picture
+        if kind == "JPEG":
+            if picture.has_transparency_data:
+                layer = picture.convert("RGBA")
+                shown = Image.new("RGBA", layer.size, "white")
+                shown.alpha_composite(layer)
+            shown = shown.convert("RGB")
+        elif picture.mode not in ("RGB", "RGBA"):
+            shown = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        out = io.BytesIO()
+        shown.save(out, kind, icc_profile=profile, **ENCODING[kind])
+    return out.getvalue()
+
+
+async def _first_picture(
+    board: TaskBoard, delivery: Delivery | Forwarded, nodes: Sequence[str]
+) -> tuple[str, bytes | str]:
+    """Its media type, and its bytes or where they are."""
+    if isinstance(delivery, Forwarded):
+        if (found := await asyncio.to_thread(_find_in_body, delivery.body, nodes)) is not None:
+            return found
+        delivery = Delivery(await board.get(delivery.task_id), [])
+    outputs = [o for o in delivery.record.outputs if o.media_type.startswith("image/")]
+    ranked = [o for node in nodes for o in outputs if o.node_id == node] if nodes else outputs
+    if not ranked:
+        raise NoPicture(task_id=delivery.task_id)
+    first = ranked[0]
+    data = delivery.outputs[first.index] if delivery.outputs else None
+    if data is not None:
+        return first.media_type, data
+    try:
+        return first.media_type, (await board.output(delivery.task_id, first.index))[1]
+    except AgentError as error:
+        error.task_id = delivery.task_id
+        raise
+
+
+def _find_in_body(body: bytes, nodes: Sequence[str]) -> tuple[str, bytes] | None:
+    """The first picture in another agent's progress map; None where it is not there as base64."""
+    progress = from_json(body)
+    for node in nodes or progress:
+        entry = progress.get(node, {})
+        images, results = entry.get("images") or [], entry.get("results") or []
+        if len(images) != len(results):
+            return None
+        for image, result in zip(images, results, strict=True):
+            media_type = media_type_of(image["filename"])
+            if media_type.startswith("image/"):
+                return media_type, pybase64.b64decode(result)
+    return None
+
+
+def _quality(parameters: list[str]) -> float:
+    """The weight of a media range; 1 where it has none, 0 where it makes no sense."""
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                quality = float(value)
+            except ValueError:
+                return 0.0
+            return quality if 0 <= quality <= 1 else 0.0
+    return 1.0

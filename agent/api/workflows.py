@@ -1,0 +1,280 @@
+"""Named workflows: list them, show what one takes, run one with values instead of a graph.
+
+Nothing of `agent.library` is imported before the first request for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pybase64
+from aiohttp import web
+from pydantic_core import from_json
+
+from agent.admission import RunRequest
+from agent.api.endpoint import Answer, Endpoint, Parameter
+from agent.api.form import Field, File, is_form, read_form
+from agent.api.keys import BOARD, INVENTORY, LIBRARY, SETTINGS
+from agent.api.models import (
+    Accepted,
+    CallerOptions,
+    NamedRunBody,
+    NodeResult,
+    RunOptions,
+    WorkflowDetail,
+    WorkflowList,
+)
+from agent.api.parse import (
+    INLINE_BYTES,
+    Envelope,
+    check_envelope,
+    check_options,
+    check_webhook,
+    in_thread,
+    read_body,
+)
+from agent.api.picture import FORMATS, JSON, picture_response, preferred_type
+from agent.api.render import json_response
+from agent.api.run import RUN_HEADERS, answer_run, show_progress_map
+from agent.errors import InvalidJson, InvalidOptions, InvalidParameter, WorkflowNotFound
+from agent.service import Delivery, Forwarded
+
+if TYPE_CHECKING:
+    from agent.library.library import NamedWorkflow
+    from comfyui.catalog import Catalog
+
+#: Begins the names of form fields that are options, so that parameters may be called as they like.
+OPTION_PREFIX = "option."
+
+MEDIA_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]+")
+
+
+async def list_workflows(request: web.Request) -> web.Response:
+    """The named workflows of this server, and whether its engine has all that each needs."""
+    library = await asyncio.to_thread(request.app[LIBRARY])
+    found, catalog = await asyncio.gather(asyncio.to_thread(library.all), _catalog(request))
+    return json_response({"workflows": [_summary(named, catalog) for named in found]})
+
+
+async def show_workflow(request: web.Request) -> web.Response:
+    """One named workflow: its parameters as JSON Schema, and its graph."""
+    from agent.library.schema import schema_of  # noqa: PLC0415
+
+    named, catalog = await _named(request), await _catalog(request)
+    detail = {
+        **_summary(named, catalog),
+        "schema": schema_of(named, catalog),
+        "outputs": named.manifest.outputs,
+        "models": [model.model_dump() for model in named.manifest.models],
+        "workflow": named.workflow.graph,
+    }
+    return json_response(detail)
+
+
+async def show_thumbnail(request: web.Request) -> web.StreamResponse:
+    """The picture that stands beside a workflow."""
+    named = await _named(request)
+    if named.picture is None:
+        raise WorkflowNotFound(f'Workflow "{named.name}" has no picture.')
+    return web.FileResponse(named.picture, headers={"Cache-Control": "max-age=300"})
+
+
+async def run_workflow(request: web.Request) -> web.Response:
+    """Run a named workflow with values for its parameters, as JSON or as a form.
+
+    Answers as POST /api/run does. `Accept: image/png`, `image/jpeg` or `image/webp` wants the bytes of the first
+    picture instead of JSON. A file parameter takes an http(s) URL, a data URI, base64, or the name of a file that the
+    engine has; in a form also a file. A form's fields are named after the parameters; those that begin with
+    `option.` are options.
+    """
+    accept = preferred_type(request.headers.getall("Accept", ()))
+    nodes: list[str] = []
+
+    async def read(request: web.Request) -> RunRequest:
+        named = await _named(request)
+        nodes.extend(named.manifest.outputs)
+        return await _read_run(request, named, wants_picture=accept != JSON)
+
+    async def show(request: web.Request, delivery: Delivery | Forwarded) -> web.Response:
+        if accept == JSON:
+            return await show_progress_map(request, delivery)
+        return await picture_response(request.app[BOARD], delivery, nodes, accept)
+
+    return await answer_run(request, read, show)
+
+
+async def _named(request: web.Request) -> NamedWorkflow:
+    library = await asyncio.to_thread(request.app[LIBRARY])
+    return await asyncio.to_thread(library.get, request.match_info["name"])
+
+
+async def _catalog(request: web.Request) -> Catalog | None:
+    inventory = request.app.get(INVENTORY)  # a front has none
+    return await inventory.catalog() if inventory else None
+
+
+def _summary(named: NamedWorkflow, catalog: Catalog | None) -> dict[str, Any]:
+    from agent.library.check import missing  # noqa: PLC0415
+
+    lacking = missing(named, catalog) if catalog else []
+    found: dict[str, Any] = {
+        "name": named.name,
+        "title": named.manifest.title,
+        "description": named.manifest.description,
+        "tags": named.manifest.tags,
+        "available": not lacking if catalog else None,
+        "missing": lacking,
+    }
+    if named.picture is not None:
+        found["thumbnail"] = f"/api/workflows/{named.name}/thumbnail"
+    return found
+
+
+async def _read_run(request: web.Request, named: NamedWorkflow, *, wants_picture: bool) -> RunRequest:
+    wanted = await _read_body(request, named, wants_picture=wants_picture)
+    check_webhook(request.app, wanted.webhook)
+    return wanted
+
+
+async def _read_body(request: web.Request, named: NamedWorkflow, *, wants_picture: bool) -> RunRequest:
+    max_nodes = request.app[SETTINGS].max_nodes
+    if is_form(request):
+        fields = await read_form(request)
+        return await in_thread(request.app, _from_form, named, fields, max_nodes, wants_picture=wants_picture)
+    body = await read_body(request)
+    if len(body) <= INLINE_BYTES:
+        return _from_json(named, body, max_nodes, wants_picture=wants_picture)
+    return await in_thread(request.app, _from_json, named, body, max_nodes, wants_picture=wants_picture)
+
+
+def _from_json(named: NamedWorkflow, body: bytes, max_nodes: int, *, wants_picture: bool) -> RunRequest:
+    try:
+        data = from_json(body, allow_inf_nan=False)
+    except ValueError as exc:
+        raise InvalidJson(f'The body is not JSON: {exc}. Send {{"parameters": {{...}}}} or a form.') from None
+    if not isinstance(data, dict):
+        raise InvalidJson('The body is a JSON object, {"parameters": {...}}.')
+    parameters = data.pop("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InvalidOptions('"parameters" is an object of values by name.', option="parameters")
+    return _build(named, parameters, data, max_nodes, wants_picture=wants_picture)
+
+
+def _from_form(
+    named: NamedWorkflow, fields: Iterable[Field], max_nodes: int, *, wants_picture: bool
+) -> RunRequest:
+    parameters: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for name, value in fields:
+        into = options if name.startswith(OPTION_PREFIX) else parameters
+        key = name.removeprefix(OPTION_PREFIX) if into is options else name
+        if key in into:
+            raise InvalidParameter(f'The form has more than one field "{name[:64]}".', parameter=key[:64])
+        if into is options:
+            options[key] = _option(value)
+        elif (meant := _meant(named, name, value)) is not None:
+            parameters[name] = meant
+    return _build(named, parameters, options, max_nodes, wants_picture=wants_picture)
+
+
+def _meant(named: NamedWorkflow, name: str, value: str | File) -> Any:
+    """The value of a form's field; None for one that was left empty."""
+    from agent.library.values import from_text  # noqa: PLC0415
+
+    parameter = named.manifest.parameters.get(name)
+    if parameter is None:
+        return ""  # refused later, as in JSON
+    if isinstance(value, str):
+        is_left_out = not value.strip() and not parameter.type.is_text
+        return None if is_left_out else from_text(parameter, value)
+    if parameter.type.is_file:
+        media_type = value.media_type.partition(";")[0].strip().lower()
+        named_type = media_type if MEDIA_TYPE.fullmatch(media_type) else ""
+        return f"data:{named_type};base64,{pybase64.b64encode_as_string(value.data)}"
+    try:
+        return from_text(parameter, value.data.decode())
+    except UnicodeDecodeError:
+        raise InvalidParameter(f'Parameter "{name}" takes no file.', parameter=name) from None
+
+
+def _option(value: str | File) -> Any:
+    """An option's value: JSON where it is some, else a text."""
+    text = value if isinstance(value, str) else value.data.decode(errors="replace")
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return text
+
+
+def _build(
+    named: NamedWorkflow,
+    parameters: dict[str, Any],
+    options: dict[str, Any],
+    max_nodes: int,
+    *,
+    wants_picture: bool,
+) -> RunRequest:
+    from agent.library.values import fill  # noqa: PLC0415
+
+    check_options(CallerOptions, options)
+    if wants_picture:
+        options.setdefault("outputs", "inline")  # where outputs usually go to an object store
+    beside = {**options, "workflow_name": named.name}
+    graph = fill(named, parameters).graph
+    return check_envelope(Envelope(graph, beside, check_options(RunOptions, beside)), max_nodes)
+
+
+NAME_IN_PATH = Parameter(
+    "name", "path", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"}, "The workflow's name."
+)
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/api/workflows",
+        list_workflows,
+        {200: Answer("The workflows.", WorkflowList)},
+        tag="workflows",
+    ),
+    Endpoint(
+        "GET",
+        "/api/workflows/{name}",
+        show_workflow,
+        {200: Answer("The workflow.", WorkflowDetail)},
+        (NAME_IN_PATH,),
+        tag="workflows",
+    ),
+    Endpoint(
+        "GET",
+        "/api/workflows/{name}/thumbnail",
+        show_thumbnail,
+        {200: Answer("The picture.", media_type="image/*")},
+        (NAME_IN_PATH,),
+        tag="workflows",
+    ),
+    Endpoint(
+        "POST",
+        "/api/workflows/{name}/run",
+        run_workflow,
+        {
+            200: Answer(
+                "The final progress map with results, or the first picture.",
+                dict[str, NodeResult],
+                also=tuple(FORMATS),
+            ),
+            202: Answer("Accepted; poll the task.", Accepted),
+            303: Answer("The first picture lies in the object store.", media_type=None),
+        },
+        (
+            NAME_IN_PATH,
+            Parameter("Accept", "header", {"type": "string"}, "A picture's type: answer with its bytes."),
+            *RUN_HEADERS,
+        ),
+        NamedRunBody,
+        form={"type": "object", "additionalProperties": {"type": "string"}},
+        tag="workflows",
+    ),
+]
