@@ -173,6 +173,8 @@ class Downloader:
         token = self._tokens.get(_host(url))
         # Never in the clear, unless the operator wrote http:// himself.
         if token and (url.scheme == "https" or (url.scheme, _host(url)) == (start.scheme, _host(start))):
+            if not (token.isascii() and token.isprintable()):
+                raise ProvisionError(f"the token for {_host(url)} holds characters that no token can have")
             headers["Authorization"] = f"Bearer {token}"
         if part.size:
             headers["Range"] = f"bytes={part.size}-"

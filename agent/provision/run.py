@@ -145,7 +145,7 @@ class _Models:
             return
         places = asyncio.Semaphore(self._wanted.manifest.parallel)
         tokens = {
-            host: self._wanted.environ.get(variable) or None
+            host: self._wanted.environ.get(variable, "").strip() or None
             for host, variable in self._wanted.manifest.tokens.items()
         }
         async with Downloader(tokens, Space(self._store.root), self._wanted.patience) as downloader:
@@ -215,7 +215,7 @@ def _is_right(place: Place, entry: ModelEntry) -> bool:
         found = place.target.stat()
         record = read_record(place.record)
         if record is not None and record.describes(found):
-            return False  # known, and what it is known to be was not what is wanted
+            return record.sha256 == entry.sha256
         if entry.bytes is not None and found.st_size != entry.bytes:
             return False
         return sha256_of(place.target) == entry.sha256

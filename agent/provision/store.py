@@ -129,11 +129,16 @@ class ModelStore:
         place.target.unlink(missing_ok=True)
 
     def records(self) -> Iterator[Record]:
-        """What is known of all models that were ever put here."""
+        """What is known of all models that were put here and not deleted by others since."""
         for file in sorted(self._state.glob("*.json")):
             record = read_record(file)
-            if record is not None:
+            if record is not None and (record.evicted or self._lies_here(record.path)):
                 yield record
+
+    def _lies_here(self, path: str) -> bool:
+        with suppress(ProvisionError):
+            return self.place(path).target.is_file()
+        return False
 
 
 def sha256_of(file: Path) -> str:

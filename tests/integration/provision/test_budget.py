@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from agent.provision.budget import Held, Missing, Plan, plan_for
 from tests.integration.provision.conftest import Site
@@ -109,6 +110,27 @@ async def test_model_that_no_manifest_marked_is_never_touched(site: Site):
     well, _ = await site.run(*entries(site, "d", "e"), manifest={"disk_budget": "20 KB"})
     assert well
     assert sorted(site.files()) == ["loras/a", "loras/d", "loras/e", "loras/hand-made"]
+
+
+async def test_model_that_somebody_deleted_by_hand_takes_no_room(site: Site):
+    budget = {"disk_budget": "20 KB"}
+    await site.run(*entries(site, "a", "b", evictable=True), manifest=budget)
+    (site.models / "loras/a").unlink()
+    well, lines = await site.run(*entries(site, "d"), manifest=budget)
+    assert well
+    assert lines.said == [("fetched", "loras/d")]
+    assert sorted(site.files()) == ["loras/b", "loras/d"]
+
+
+async def test_record_that_leads_out_of_the_models_folder_is_not_believed(site: Site, tmp_path: Path):
+    await site.run(*entries(site, "a", evictable=True))
+    (tmp_path / "precious").write_bytes(b"precious")
+    for record in (site.models / ".provision").glob("*.json"):
+        record.write_text(record.read_text().replace("loras/a", "../precious"))
+    well, lines = await site.run(*entries(site, "d"), manifest={"disk_budget": "10 KB"})
+    assert well
+    assert lines.said == [("fetched", "loras/d")]
+    assert (tmp_path / "precious").exists()
 
 
 async def test_dry_run_says_what_would_go_and_keeps_it(site: Site):

@@ -192,6 +192,19 @@ async def test_token_that_is_not_set_is_told_when_it_is_needed(site: Site, serve
     assert "not set" in lines.failures[MODEL]
 
 
+@pytest.mark.parametrize(("token", "is_well"), [("TOKEN\n", True), ("TO\nKEN", False), ("TÖKEN", False)])
+async def test_token_is_trimmed_and_one_that_is_none_is_told_without_itself(
+    site: Site, server: FileServer, token: str, is_well: bool
+):
+    site.environ["HF_TOKEN"] = token
+    tokens = {f"127.0.0.1:{server.port}": "HF_TOKEN"}
+    well, lines = await site.run(site.offer(MODEL), manifest={"tokens": tokens})
+    assert well is is_well
+    if not is_well:
+        assert "characters that no token can have" in lines.failures[MODEL]
+        assert token not in lines.failures[MODEL]
+
+
 async def test_endless_redirects_end(site: Site, server: FileServer):
     async def redirect(server: FileServer, request: web.Request, body: bytes) -> web.StreamResponse:
         raise web.HTTPFound(f"/{MODEL}")
