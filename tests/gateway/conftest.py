@@ -11,10 +11,22 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from tests.gateway.caller import Caller, echo, front_function, gpu_function
+from tests.gateway.calls import KB
 from tests.gateway.cloud import Deployed, Platform
 from tests.redis_server import RedisServer
 
 Deploy = Callable[..., Awaitable[tuple[Deployed, Caller]]]
+
+
+#: Section 7: a longer line is cut by the platform's log service.
+LONGEST_LINE = 32 * KB
+
+
+def check_logs(platform: Platform) -> None:
+    for deployed in platform.deployed:
+        for line in deployed.log_text.splitlines():
+            assert len(line) <= LONGEST_LINE, line[:200]
+            assert not line.startswith("FC Invoke"), "that is the platform's own to say"
 
 
 @pytest_asyncio.fixture
@@ -22,6 +34,7 @@ async def platform(tmp_path: Path, redis_server: RedisServer, redis_prefix: str)
     async with Platform(tmp_path) as running:
         yield running
     running.leaks.look_at_files(tmp_path)
+    check_logs(running)
     async with Redis.from_url(redis_server.url) as client:
         async for key in client.scan_iter(match=f"{redis_prefix}*"):
             running.leaks.look_at(key.decode(), await client.dump(key))

@@ -13,6 +13,7 @@ from tests.gateway.processes import is_running
 from tests.integration.agent.graphs import BLUE, GREEN, RED, painted, rgb
 from tests.integration.agent.pictures import color_of
 from tests.integration.reliability.fleet import instances, outcomes, slow, until
+from tests.redis_server import RedisServer
 
 PATIENCE_SECONDS = 40  # for whole processes to start on a machine that is busy with other tests
 
@@ -166,3 +167,45 @@ async def test_bill_of_a_run_is_one_span_however_often_its_status_is_asked(deplo
     asleep = instance.billed_seconds
     await asyncio.sleep(1.1)  # asleep: free of charge
     assert instance.billed_seconds == asleep
+
+
+async def test_short_wakes_over_a_long_sleep_are_not_taken_for_a_hung_engine(deploy_gpu: Deploy) -> None:
+    """Each quick request wakes the instance for milliseconds only. A look after the engine that begins in one of them
+    ends in another, too late by the clock, although nobody was slow."""
+    function, caller = await deploy_gpu(environment={"AGENT_ENGINE_HANG_SECONDS": "1.2"})
+    (await caller.run(painted(), "before")).ok()
+    (instance,) = function.fleet.instances
+    engine = instance._tree.pids()[1]
+    for _ in range(20):
+        (await caller.get("/healthz")).ok()
+        await asyncio.sleep(0.4)  # asleep for longer than a look may take
+    assert color_of(*(await caller.run(painted(RED), "after")).results("2")) == rgb(RED)
+    assert instance._tree.pids()[1] == engine, "it was restarted"
+
+
+async def test_abandoned_run_ends_at_scale_in(deploy_gpu: Deploy) -> None:
+    """Its instance froze before the agent could notice that the caller is gone; /pre-stop is the next that it hears."""
+    function, caller = await deploy_gpu(idle_seconds=0.5)
+    assert (await caller.invoke(slow(1000, 0.05), "abandoned")).status == 202
+    await caller.until_running("abandoned", PATIENCE_SECONDS)
+    await function.queue.stop("abandoned")
+    await function.fleet.drained()
+    assert [e.detail for e in function.events(What.PRE_STOP)] == ["200"]
+    assert (await caller.task("abandoned"))["state"] == "cancelled"
+
+
+async def test_instance_whose_redis_was_restarted_while_it_slept_works_on(
+    deploy_gpu: Deploy, private_redis: RedisServer
+) -> None:
+    function, caller = await deploy_gpu(environment={"REDIS_URL": private_redis.url})
+    (await caller.run(painted(GREEN), "before")).ok()
+    (instance,) = function.fleet.instances
+    await until(lambda: instance.is_frozen)
+    await asyncio.to_thread(private_redis.stop)
+    await asyncio.to_thread(private_redis.start)
+    answer = await caller.invoke(painted(BLUE), "after")
+    assert answer.status == 202
+    task = await function.queue.ended("after", PATIENCE_SECONDS)
+    assert [(d.status, d.is_error) for d in task.deliveries] == [(200, False)], "at the first try"
+    for task_id, color in (("before", GREEN), ("after", BLUE)):
+        assert color_of((await caller.output(task_id, 0)).body) == rgb(color)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.gateway.caller import count_prompts
 from tests.gateway.calls import KB, LARGEST_ASYNC_BODY
 from tests.gateway.conftest import Deploy
 from tests.gateway.function import AsyncConfig
@@ -176,3 +177,20 @@ async def test_key_of_the_gpu_function_stays_at_the_front(deploy_gpu: Deploy, de
     answer = await caller.run(painted(RED), "keyed", headers=headers)
     assert color_of(*answer.results("2")) == rgb(RED)
     assert "key-of" not in front.log_text + gpu.log_text + str(answer.headers)
+
+
+async def test_task_that_is_cancelled_while_the_platform_holds_it_never_reaches_the_engine(
+    deploy_gpu: Deploy, deploy_front: Deploy
+) -> None:
+    gpu, _ = await deploy_gpu(instance_concurrency=1)
+    _, caller = await deploy_front(gpu)
+    run = asyncio.create_task(caller.run(slow(150, color=RED), "busy"))
+    await caller.until_running("busy", PATIENCE_SECONDS)
+    assert (await caller.hand_in(painted(), "held")).status == 202
+    assert (await caller.cancel("held")).ok()["state"] == "cancelled"
+    assert color_of(*(await run).results("3")) == rgb(RED)
+    (task,) = gpu.queue.tasks.values()
+    await gpu.queue.ended(task.call.task_id, PATIENCE_SECONDS)
+    assert [(d.status, d.is_error) for d in task.deliveries] == [(410, False)]
+    assert (await caller.task("held"))["state"] == "cancelled"
+    assert await count_prompts(gpu) == 1
