@@ -69,6 +69,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: Longer than any platform keeps an instance frozen.
+PROBE_SECONDS = 7 * 86_400
+
 
 def build_app(settings: Settings) -> web.Application:
     """The whole service. Running it starts the engine; cleaning it up stops it."""
@@ -246,7 +249,8 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     )
 
     async def probe() -> None:
-        await client.system_stats(timeout=10)
+        # Bounded by the engine, who leaves out the time that the instance was frozen.
+        await client.system_stats(timeout=PROBE_SECONDS)
 
     engine = Engine(url, launch, probe, engine_limits(settings))
     engine.on_change(lambda e: feed.resume() if e.state is EngineState.READY else feed.pause())

@@ -22,6 +22,7 @@ from comfyui.process import ChildProcess
 log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 1.0  # loopback answers in microseconds; an attached engine may be a network away
+PROBE_SLICES = 20  # into which the time of a probe is divided
 POLL_SECONDS = (0.05, 0.5)  # shortest and longest pause between two probes of a loading engine
 SHOWN_LINES = 10  # of a dead engine's last words, in a reason that callers read
 
@@ -254,12 +255,21 @@ class Engine:
 
     async def _probe_error(self) -> str | None:
         """Probe once; return what went wrong, or None. Whatever the probe raises means that there is no answer."""
+        probe = asyncio.ensure_future(self._probe())
         try:
-            async with asyncio.timeout(self._limits.probe_timeout_seconds):
-                await self._probe()
+            # In slices, for a platform that freezes the instance and wakes it for milliseconds, again and again: each
+            # wake takes one slice at most, however long the sleep was, and the answer still has its time.
+            for _ in range(PROBE_SLICES):
+                await asyncio.wait((probe,), timeout=self._limits.probe_timeout_seconds / PROBE_SLICES)
+                if probe.done():
+                    probe.result()
+                    return None
         except Exception as exc:  # noqa: BLE001 - see the docstring
             return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-        return None
+        finally:
+            probe.cancel()
+            await asyncio.gather(probe, return_exceptions=True)
+        return "TimeoutError"
 
     async def _ordered_restart(self) -> str:
         await self._restart_ordered.wait()
