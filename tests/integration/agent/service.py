@@ -27,7 +27,7 @@ from tests.integration.agent.pictures import unb64
 from tests.integration.simulator.process import free_port
 
 STEP_SECONDS = 0.01  # how often a condition behind HTTP is looked at
-PATIENCE_SECONDS = 15  # no answer of a loopback service takes longer
+PATIENCE_SECONDS = 30  # no answer of a loopback service takes longer
 
 
 def settings_of(**values: Any) -> Settings:

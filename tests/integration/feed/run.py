@@ -14,8 +14,8 @@ from comfyui.execution import Ended, Execution
 from comfyui.feed import Feed
 from comfyui.workflow import Workflow
 
-DEADLINE = 10
-CONNECT_SECONDS = 5
+DEADLINE = 20
+CONNECT_SECONDS = 20
 STEP_SECONDS = 0.005  #: how often a condition that nobody announces is looked at
 
 

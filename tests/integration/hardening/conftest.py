@@ -82,6 +82,12 @@ class Ghost:
     async def _try(self, record: TaskRecord, lease_seconds: float, fence: int) -> Claim | Stored:
         return await self.store.take(record, expected_fence=fence, owner="ghost", lease_seconds=lease_seconds)
 
+    async def is_watched(self, task_id: str) -> bool:
+        """Whether somebody waits for the task's changes."""
+        async with Redis.from_url(self.url) as client:
+            ((_, watchers),) = await client.pubsub_numsub(f"{self.prefix}{{{task_id}}}:changes")
+            return bool(watchers)
+
     async def is_gone(self, task_id: str) -> bool:
         stored = await self.store.read(task_id)
         return stored is not None and stored.owner is None
@@ -100,6 +106,6 @@ def fleet(private_redis: RedisServer, redis_prefix: str) -> dict[str, object]:
     return {
         "redis_url": private_redis.url,
         "redis_prefix": redis_prefix,
-        "redis_timeout_seconds": 0.5,
+        "redis_timeout_seconds": 1.5,
         "lease_seconds": LEASE_SECONDS,
     }

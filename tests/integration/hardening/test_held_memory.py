@@ -34,7 +34,7 @@ async def test_files_fetched_before_the_engine_is_up_are_bounded_and_all_arrive(
         media.answers[f"/{number}.png"] = answer("200 OK", png(color))
         graph[f"load{number}"] = graphs.node("LoadImage", image=media.url(f"/{number}.png"))
         graph[f"save{number}"] = graphs.node("SaveImage", images=[f"load{number}", 0], filename_prefix="many")
-    agent = await make_agent(engine=["--startup-seconds", "1.5"], wait=False, fetch_allow=["127.0.0.1"])
+    agent = await make_agent(engine=["--startup-seconds", "4"], wait=False, fetch_allow=["127.0.0.1"])
     run = asyncio.create_task(agent.run(graph))
     most = 0
     while (asked := len(media.requests)) is not None and (await agent.get("/readyz")).status != 200:
@@ -102,7 +102,7 @@ async def test_websocket_client_who_does_not_read_is_cut_and_his_task_ends(
         await agent.running_later("unread")
         assert is_served(agent, client)
         await is_cut(agent, client)
-        record = await agent.until("unread", lambda r: r["state"] == "cancelled", 5)
+        record = await agent.until("unread", lambda r: r["state"] == "cancelled")
     assert record["error"]["code"] == "CallerGone"
     await eventually(agent.engine.is_idle)
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
-from tests.integration.agent.service import Agent
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent
 
 #: Generous: parsing shares the interpreter with this test too. Without a bound it takes several seconds.
 HEALTH_SECONDS = 1
@@ -100,7 +100,7 @@ async def test_full_queue_and_missing_store_say_when_to_come_again(make_agent: M
         answer = await agent.submit(graphs.painted())
         return answer.status == 429 and answer
 
-    full = await asyncio.wait_for(_until(refused), 10)
+    full = await asyncio.wait_for(_until(refused), PATIENCE_SECONDS)
     for answer in (without_store, full):
         assert int(answer.headers["Retry-After"]) > 0
     holder.cancel()

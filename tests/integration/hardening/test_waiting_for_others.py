@@ -14,13 +14,16 @@ from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import events
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Agent, eventually, take
-from tests.integration.hardening.conftest import LEASE_SECONDS, Ghost, record_of
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually, take
+from tests.integration.hardening.conftest import Ghost, record_of
 from tests.integration.reliability.fleet import Clock
 from tests.integration.reliability.proxy import TcpProxy
 from tests.redis_server import RedisServer
 
 Settings = dict[str, object]
+
+#: Longer than a busy machine needs to fetch a picture that is there.
+SHUTDOWN_SECONDS = 15
 
 
 async def test_delivery_that_joined_a_dead_instance_ends_when_the_store_is_gone_too(
@@ -30,12 +33,9 @@ async def test_delivery_that_joined_a_dead_instance_ends_when_the_store_is_gone_
     graph = graphs.painted()
     await ghost.take("orphan", graph, lease_seconds=30)
     joined = asyncio.create_task(agent.run(graph, "orphan"))
-    await asyncio.sleep(0.1)  # until it has joined, which nothing shows
-    assert not joined.done()
+    await eventually(lambda: ghost.is_watched("orphan"))
     await asyncio.to_thread(private_redis.stop)
-    clock = Clock()
-    (await joined).error(503, "StoreUnavailable")
-    assert clock.seconds < 10 * LEASE_SECONDS
+    (await asyncio.wait_for(joined, PATIENCE_SECONDS)).error(503, "StoreUnavailable")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,11 @@ async def test_event_stream_of_an_instance_that_loses_the_task_ends_with_the_fin
     assert (records[0]["state"], records[-1]["state"]) == ("running", "succeeded")
 
 
+async def has_begun(agent: Agent, task_id: str) -> bool:
+    answer = await agent.get(f"/api/tasks/{task_id}")
+    return answer.status == 200 and answer.json["state"] != "queued"
+
+
 async def test_delivery_that_comes_while_a_hang_up_is_settled_gets_the_result(
     make_agent: MakeAgent, fleet: Settings
 ) -> None:
@@ -86,7 +91,7 @@ async def test_delivery_that_comes_while_a_hang_up_is_settled_gets_the_result(
         color, task_id = graphs.fresh_color(), f"again-{number}"
         graph = graphs.stepping(steps=8, seconds=0.01, color=color)
         first = asyncio.create_task(agent.run(graph, task_id))
-        await agent.running_later(task_id)
+        await eventually(lambda: has_begun(agent, task_id))
         first.cancel()
         await asyncio.sleep(number % 12 * 0.003)  # the race
         second = await agent.run(graph, task_id)
@@ -100,7 +105,7 @@ async def test_delivery_that_comes_while_a_hang_up_is_settled_gets_the_result(
 async def test_shutdown_without_the_store_ends_in_time_and_the_caller_has_his_pictures(
     make_agent: MakeAgent, fleet: Settings, private_redis: RedisServer
 ) -> None:
-    agent = await make_agent(**fleet, invocation="gateway", shutdown_seconds=1)
+    agent = await make_agent(**fleet, invocation="gateway", shutdown_seconds=SHUTDOWN_SECONDS)
     run = asyncio.create_task(agent.run(graphs.stepping(steps=20, color=graphs.GREEN), "settles"))
     await agent.running_later("settles")
     await asyncio.to_thread(private_redis.stop)
@@ -109,8 +114,8 @@ async def test_shutdown_without_the_store_ends_in_time_and_the_caller_has_his_pi
     assert not run.done(), "it does not wait for the store"
     clock = Clock()
     assert (await agent.get("/pre-stop")).status == 200
-    assert clock.seconds < 1 + PUT_BACK_SECONDS
-    answer = await asyncio.wait_for(run, 1)
+    assert clock.seconds < SHUTDOWN_SECONDS + PUT_BACK_SECONDS
+    answer = await asyncio.wait_for(run, PATIENCE_SECONDS)
     assert color_of(*answer.results("3")) == (0, 255, 0)
     assert answer.headers["x-fc-status"] == "404", "it is kept nowhere: the platform must bring it again"
 
@@ -152,7 +157,7 @@ async def test_cancel_while_the_prompt_is_on_its_way_leaves_nothing_in_the_engin
     async with LatePrompts(int(agent.engine.url.rpartition(":")[2])) as proxy:
         behind = await make_agent(comfyui_url=proxy.url)
         task_id = await behind.begin(graphs.stepping(steps=1000))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await proxy.has_one.wait()
         assert (await behind.cancel(task_id)).ok()["state"] == "cancelled"
         await asyncio.sleep(
@@ -167,5 +172,5 @@ async def test_cancel_while_the_prompt_is_on_its_way_leaves_nothing_in_the_engin
             return await agent.engine.number() - before > asked
 
         await eventually(has_arrived)
-        await eventually(agent.engine.is_idle, 3)
+        await eventually(agent.engine.is_idle)
     assert (await agent.run(graphs.painted())).status == 200

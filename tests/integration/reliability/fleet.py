@@ -19,7 +19,13 @@ import psutil
 
 from comfyui.launch import dying_with_us
 from tests.integration.agent.graphs import Graph, chain, empty, node, save
-from tests.integration.agent.service import Agent, EngineView, eventually, simulator_args
+from tests.integration.agent.service import (
+    PATIENCE_SECONDS,
+    Agent,
+    EngineView,
+    eventually,
+    simulator_args,
+)
 from tests.integration.simulator.process import free_port
 
 #: Short enough to wait for, long enough for a machine that runs other tests beside.
@@ -79,7 +85,7 @@ class AgentProcess(Agent):
 
     async def __aenter__(self) -> Self:
         await self.launch()
-        self.http = aiohttp.ClientSession(self.url, timeout=aiohttp.ClientTimeout(total=30))
+        self.http = aiohttp.ClientSession(self.url, timeout=aiohttp.ClientTimeout(total=2 * PATIENCE_SECONDS))
         self.engine = EngineView(
             self.environment.get("COMFYUI_URL") or f"http://127.0.0.1:{self.engine_port}"
         )
@@ -109,7 +115,7 @@ class AgentProcess(Agent):
             )
 
     async def until(
-        self, task_id: str, condition: Callable[[dict[str, Any]], bool], seconds: float = 15
+        self, task_id: str, condition: Callable[[dict[str, Any]], bool], seconds: float = PATIENCE_SECONDS
     ) -> dict[str, Any]:
         """As for every agent, also of a task that is about to be sent or that nobody can read at the moment."""
 
@@ -123,14 +129,14 @@ class AgentProcess(Agent):
             raise AssertionError((await self.get(f"/api/tasks/{task_id}")).body) from None
         return found
 
-    async def stop(self, seconds: float = 20) -> int:
+    async def stop(self, seconds: float = PATIENCE_SECONDS) -> int:
         """SIGTERM; the exit code."""
         self.process.terminate()
         return await asyncio.wait_for(self.process.wait(), seconds)
 
     async def kill(self) -> None:
         self.process.kill()
-        await asyncio.wait_for(self.process.wait(), 10)
+        await asyncio.wait_for(self.process.wait(), PATIENCE_SECONDS)
 
     def pause(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -169,7 +175,7 @@ class AgentProcess(Agent):
 
     @property
     def executed(self) -> int:
-        """How many prompts the engine ran to an end, by its own words."""
+        """How many prompts the engine ran to an end, by its own words, which may come a little late."""
         return sum("Prompt executed" in entry["line"] for entry in self.logged("engine.output"))
 
     def executed_saves(self, prefix: str) -> int:
@@ -181,11 +187,11 @@ class AgentProcess(Agent):
         queue = (await self.get("/api/queue")).ok()
         return not (queue["running"] or queue["queued"]) and await self.engine.is_idle()
 
-    async def freed(self, seconds: float = 15) -> None:
+    async def freed(self, seconds: float = PATIENCE_SECONDS) -> None:
         await eventually(self.is_freed, seconds)
 
 
-async def ready(*agents: AgentProcess, seconds: float = 30) -> None:
+async def ready(*agents: AgentProcess, seconds: float = 2 * PATIENCE_SECONDS) -> None:
     """Wait until every agent listens and its engine is up."""
 
     async def one(agent: AgentProcess) -> bool:
@@ -198,7 +204,7 @@ async def ready(*agents: AgentProcess, seconds: float = 30) -> None:
         await eventually(lambda agent=agent: one(agent), seconds)
 
 
-async def until(condition: Callable[[], Any], seconds: float = 15) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
     """Wait until a condition on this machine is true; its value."""
 
     async def look() -> Any:

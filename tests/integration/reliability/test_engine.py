@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.agent.graphs import BLUE, GREEN, RED, fresh_color, rgb
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import eventually
+from tests.integration.agent.service import PATIENCE_SECONDS, eventually
 from tests.integration.reliability.conftest import MakeAgent
 from tests.integration.reliability.fleet import AgentProcess, is_alive, outcomes, slow, until
 
@@ -28,7 +28,7 @@ async def test_task_survives_two_deaths_of_its_engine(make_agent: MakeAgent) -> 
     first = agent.signal_engine(signal.SIGKILL)
     await agent.until("killed", lambda r: r["state"] == "running" and len(r["attempts"]) == 2)
     second = agent.signal_engine(signal.SIGKILL)
-    answer = await asyncio.wait_for(caller, 25)
+    answer = await asyncio.wait_for(caller, PATIENCE_SECONDS)
     assert color_of(answer.results("3")[0]) == rgb(RED)
     assert await errors(agent, "killed") == ["EngineDied", "EngineDied", None]
     assert color_of((await other).results("3")[0]) == rgb(BLUE)
@@ -42,7 +42,7 @@ async def test_engine_that_stops_answering_is_replaced_and_the_task_runs_again(m
     caller = asyncio.create_task(agent.run(slow(30, color=GREEN), "hung"))
     await agent.running("hung")
     hung = agent.signal_engine(signal.SIGSTOP)
-    answer = await asyncio.wait_for(caller, 25)
+    answer = await asyncio.wait_for(caller, PATIENCE_SECONDS)
     assert color_of(answer.results("3")[0]) == rgb(GREEN)
     record = await agent.task("hung")
     assert outcomes(record) == ["failed", "succeeded"]
@@ -55,23 +55,23 @@ async def test_dead_worker_thread_is_noticed_and_the_task_runs_again(make_agent:
     await agent.engine.fault("hang@node=2")
     hung = agent.engine_pid
     assert hung is not None
-    answer = await asyncio.wait_for(agent.run(slow(5, color=RED), "stalled"), 25)
+    answer = await asyncio.wait_for(agent.run(slow(5, color=RED), "stalled"), PATIENCE_SECONDS)
     assert color_of(answer.results("3")[0]) == rgb(RED)
     assert await errors(agent, "stalled") == ["EngineStalled", None]
-    await until(lambda: not is_alive(hung), 10)
+    await until(lambda: not is_alive(hung))
 
 
 async def test_frozen_engine_process_is_noticed_by_its_silence(make_agent: MakeAgent) -> None:
     agent = await make_agent(AGENT_ENGINE_HANG_SECONDS=1.5)
     await agent.engine.fault("freeze@node=2")
-    answer = await asyncio.wait_for(agent.run(slow(5, color=BLUE), "freezing"), 25)
+    answer = await asyncio.wait_for(agent.run(slow(5, color=BLUE), "freezing"), PATIENCE_SECONDS)
     assert color_of(answer.results("3")[0]) == rgb(BLUE)
     assert await errors(agent, "freezing") == ["EngineDied", None]
 
 
 async def test_crash_loop_is_told_by_health_and_by_every_task(make_agent: MakeAgent) -> None:
     agent = await make_agent("--fault", "die@start", wait=False)
-    await eventually(lambda: has_failed(agent), 25)
+    await eventually(lambda: has_failed(agent))
     for path in ("/readyz", "/healthz"):
         error = (await agent.get(path)).error(503, "EngineUnavailable")
         assert "failed to start 3 times in a row" in error["detail"]

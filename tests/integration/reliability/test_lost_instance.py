@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.agent.graphs import BLUE, GREEN, RED, rgb
 from tests.integration.agent.pictures import color_of
+from tests.integration.agent.service import PATIENCE_SECONDS
 from tests.integration.reliability.conftest import MakeAgent
 from tests.integration.reliability.fleet import (
     GRACE_SECONDS,
@@ -45,7 +46,7 @@ async def test_task_of_a_killed_instance_shows_as_failed_within_one_lease_and_ru
         expected = [] if query.get("state") == "running" else ["failed"]
         assert [r["state"] for r in listed if r["id"] == "lost-1"] == expected, "the list says otherwise"
     assert engine is not None
-    await until(lambda: not is_alive(engine), 3)
+    await until(lambda: not is_alive(engine))
 
     # The same workflow again: it is the same task, in its second attempt.
     second_run = asyncio.create_task(second.run(graph, "lost-1"))
@@ -89,7 +90,7 @@ async def test_redelivery_that_waits_for_a_killed_instance_takes_over_by_itself(
     joined = asyncio.create_task(second.run(graph, "lost-3"))
     await second.running("lost-3")
     await first.kill()
-    answer = await asyncio.wait_for(joined, 20)
+    answer = await asyncio.wait_for(joined, PATIENCE_SECONDS)
     assert color_of(answer.results("3")[0]) == rgb(BLUE)
     assert outcomes(await second.task("lost-3")) == ["lost", "succeeded"]
 
@@ -123,7 +124,7 @@ async def test_instance_that_wakes_after_its_lease_gives_way_to_the_new_owner(
     taken = asyncio.create_task(second.run(graph, "frozen-1"))
     await second.until("frozen-1", lambda r: r["state"] == "running" and len(r["attempts"]) == 2)
     first.resume()
-    await until(lambda: first.logged("task.taken_over"), 5)
+    await until(lambda: first.logged("task.taken_over"))
     await first.freed()
 
     answers = [await taken, await caller]
@@ -150,7 +151,7 @@ async def test_instance_that_wakes_after_the_new_owner_has_finished_overwrites_n
     final = await second.task("frozen-2")
     output = await second.output("frozen-2", 0)
     first.resume()
-    late = await asyncio.wait_for(caller, 15)
+    late = await asyncio.wait_for(caller, PATIENCE_SECONDS)
     await first.freed()
     assert late.body == answer.body, "the first caller gets the new owner's result"
     assert await first.task("frozen-2") == await second.task("frozen-2") == final

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.agent.graphs import BLUE, GREEN, RED, fresh_color, rgb
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import eventually
+from tests.integration.agent.service import PATIENCE_SECONDS, eventually
 from tests.integration.reliability.conftest import MakeAgent
 from tests.integration.reliability.fleet import AgentProcess, Clock, is_alive, outcomes, slow, until
 
@@ -38,8 +38,8 @@ async def test_sigterm_lets_running_tasks_finish_and_puts_the_others_back(
     make_agent: MakeAgent, pair: Pair
 ) -> None:
     second, _ = pair
-    first = await make_agent(AGENT_CONCURRENCY=1, AGENT_SHUTDOWN_SECONDS=1.5, **second.fleet)
-    graphs = {"finishes": slow(40, color=RED), "put-back": slow(60, color=GREEN)}
+    first = await make_agent(AGENT_CONCURRENCY=1, AGENT_SHUTDOWN_SECONDS=4, **second.fleet)
+    graphs = {"finishes": slow(40, color=RED), "put-back": slow(300, color=GREEN)}
     for name, graph in graphs.items():
         await first.begin(graph, name)
     await first.running("finishes")
@@ -47,21 +47,19 @@ async def test_sigterm_lets_running_tasks_finish_and_puts_the_others_back(
     assert engine is not None
     stopping = asyncio.create_task(first.stop())
     assert await stopping == 0
-    await until(lambda: not is_alive(engine), 1)
+    await until(lambda: not is_alive(engine))
     assert (await second.task("finishes"))["state"] == "succeeded"
     assert color_of((await second.status("finishes")).results("3")[0]) == rgb(RED)
     # It was given back, not abandoned: nobody waits for a lease.
-    clock = Clock()
     answer = await second.run(graphs["put-back"], "put-back")
     assert color_of(answer.results("3")[0]) == rgb(GREEN)
     record = await second.task("put-back")
     assert outcomes(record) == ["lost", "succeeded"]
     assert record["attempts"][0]["error"]["code"] == "ShuttingDown"
-    assert clock.seconds < 10
 
 
 async def test_sigterm_answers_open_requests_and_refuses_new_ones(make_agent: MakeAgent) -> None:
-    agent = await make_agent(AGENT_SHUTDOWN_SECONDS=1.2)
+    agent = await make_agent(AGENT_SHUTDOWN_SECONDS=4)
     short = asyncio.create_task(agent.run(slow(30, color=BLUE), "short"))
     await agent.running("short")
     long = asyncio.create_task(agent.run(slow(900), "long"))
@@ -69,12 +67,12 @@ async def test_sigterm_answers_open_requests_and_refuses_new_ones(make_agent: Ma
     agent.process.terminate()
     assert color_of((await short).results("3")[0]) == rgb(BLUE)
     (await long).error(503, "ShuttingDown")
-    assert await asyncio.wait_for(agent.process.wait(), 15) == 0
+    assert await asyncio.wait_for(agent.process.wait(), PATIENCE_SECONDS) == 0
 
 
 async def test_pre_stop_drains_and_the_instance_takes_nothing_more(make_agent: MakeAgent, pair: Pair) -> None:
     second, _ = pair
-    gateway = {"AGENT_INVOCATION": "gateway", "AGENT_CONCURRENCY": 1, "AGENT_SHUTDOWN_SECONDS": 1}
+    gateway = {"AGENT_INVOCATION": "gateway", "AGENT_CONCURRENCY": 1, "AGENT_SHUTDOWN_SECONDS": 4}
     first = await make_agent(**gateway, **second.fleet)
     running = asyncio.create_task(first.run(slow(25, color=RED), "runs"))
     await first.running_later("runs")
@@ -88,7 +86,7 @@ async def test_pre_stop_drains_and_the_instance_takes_nothing_more(make_agent: M
     refused = await first.run(slow(3), "too-late")
     assert int(refused.headers["Retry-After"]) > 0
     refused.error(503, "ShuttingDown")
-    await eventually(first.engine.is_idle, 5)
+    await eventually(first.engine.is_idle)
     record = await second.task("waits")
     assert outcomes(record) == ["lost"]
     assert await first.stop() == 0
@@ -102,8 +100,8 @@ async def test_second_sigterm_and_a_dead_engine_do_not_hang_the_shutdown(make_ag
     assert engine is not None
     clock = Clock()
     agent.process.terminate()
-    assert await agent.stop(25) == 0
-    assert clock.seconds < 20
+    assert await agent.stop() == 0
+    assert clock.seconds < PATIENCE_SECONDS
     assert not is_alive(engine)
 
 

@@ -20,10 +20,10 @@ from tests.integration.reliability.proxy import TcpProxy
 from tests.redis_server import RedisServer
 
 #: A silent Redis is given up after 1.5 times this.
-TIMEOUT_SECONDS = 0.6
+TIMEOUT_SECONDS = 1.2
 
 #: Longer than any outage here, except where a test says so.
-LEASE_SECONDS = 2
+LEASE_SECONDS = 4
 
 
 @dataclass
@@ -184,17 +184,17 @@ async def test_result_of_an_asynchronous_run_arrives_when_redis_is_back(stand: S
     await stand.a.running("gone-async")
     await asyncio.to_thread(stand.redis.stop)
     try:
-        await until(lambda: stand.a.executed_saves("gone"), 5)
+        await until(lambda: stand.a.executed_saves("gone"))
         await eventually(stand.a.engine.is_idle)
         await asyncio.sleep(0.5)  # the agent fetches the picture, and tells nobody that it has it
         # Asked to cancel while its result cannot be stored: an answer comes, not a hang.
         clock = Clock()
         answer = await stand.a.cancel("gone-async")
         assert answer.status == 200
-        assert clock.seconds < 7
+        assert clock.seconds < PATIENCE_SECONDS
     finally:
         await asyncio.to_thread(stand.redis.start)
-    record = await stand.b.until("gone-async", lambda r: r["state"] in ("succeeded", "cancelled"), 25)
+    record = await stand.b.until("gone-async", lambda r: r["state"] in ("succeeded", "cancelled"))
     assert record["state"] == "succeeded", "it was over when the cancel came"
     assert outcomes(record) == ["succeeded"]
     check(await stand.b.status("gone-async"), color)
@@ -206,10 +206,10 @@ async def test_silent_redis_is_given_up_in_bounded_time(stand: Stand) -> None:
         color = fresh_color()
         clock = Clock()
         check(await stand.a.run(slow(5, color=color), "silent-sync"), color)
-        assert clock.seconds < 10 * TIMEOUT_SECONDS
+        assert clock.seconds < PATIENCE_SECONDS
         clock = Clock()
         (await stand.a.submit(slow(5), "silent-async")).error(503, "StoreUnavailable")
-        assert clock.seconds < 4 * TIMEOUT_SECONDS
+        assert clock.seconds < PATIENCE_SECONDS
         assert (await stand.a.get("/healthz")).status == 200
     finally:
         stand.redis.resume()
@@ -224,7 +224,7 @@ async def test_redis_that_pauses_during_a_run_loses_nothing(stand: Stand) -> Non
         await asyncio.sleep(2 * TIMEOUT_SECONDS)  # the pause itself: the run ends within it
     finally:
         stand.redis.resume()
-    record = await stand.b.until("paused", lambda r: r["state"] == "succeeded", 20)
+    record = await stand.b.until("paused", lambda r: r["state"] == "succeeded")
     assert outcomes(record) == ["succeeded"]
     check(await stand.b.status("paused"), color)
 
@@ -237,7 +237,7 @@ async def test_connections_to_redis_that_stall_without_a_sign_are_replaced(stand
     await asyncio.sleep(TIMEOUT_SECONDS)  # the stall
     stand.proxy.cut()
     stand.proxy.resume()
-    record = await stand.b.until("stalled", lambda r: r["state"] == "succeeded", 20)
+    record = await stand.b.until("stalled", lambda r: r["state"] == "succeeded")
     assert outcomes(record) == ["succeeded"]
     check(await stand.b.status("stalled"), color)
 
@@ -266,10 +266,10 @@ async def test_full_redis_refuses_asynchronous_runs_only(stand: Stand) -> None:
             "maxmemory"
             in (await stand.b.submit(slow(5), "full-async")).error(503, "StoreUnavailable")["detail"]
         )
-        await until(lambda: stand.a.executed_saves("full"), 5)
+        await until(lambda: stand.a.executed_saves("full"))
     finally:
         await stand.client.config_set("maxmemory", "0")
-    await stand.b.until("full-running", lambda r: r["state"] == "succeeded", 20)
+    await stand.b.until("full-running", lambda r: r["state"] == "succeeded")
     check(await stand.b.status("full-running"), later)
 
 
@@ -304,15 +304,15 @@ async def test_emptied_redis_gets_the_result_of_a_running_task_all_the_same(stan
 async def test_outage_longer_than_the_lease_ends_in_one_result(stand: Stand) -> None:
     """Redis comes back with the lease run out: whoever is first goes on, and nobody overwrites the other."""
     color = fresh_color()
-    await stand.a.begin(slow(150, color=color), "outage")
+    await stand.a.begin(slow(400, color=color), "outage")
     await stand.a.running("outage")
     stand.proxy.refuses = True
     stand.proxy.cut()
-    await eventually(lambda: lease_is_gone(stand, "outage"), 10)
+    await eventually(lambda: lease_is_gone(stand, "outage"))
     stand.proxy.refuses = False
-    second = asyncio.create_task(stand.b.run(slow(150, color=color), "outage"))
-    check(await asyncio.wait_for(second, 20), color)
-    record = await stand.a.until("outage", lambda r: r["state"] == "succeeded", 10)
+    second = asyncio.create_task(stand.b.run(slow(400, color=color), "outage"))
+    check(await asyncio.wait_for(second, PATIENCE_SECONDS), color)
+    record = await stand.a.until("outage", lambda r: r["state"] == "succeeded")
     assert outcomes(record).count("succeeded") == 1
     await stand.a.freed()
     assert await stand.a.task("outage") == await stand.b.task("outage")

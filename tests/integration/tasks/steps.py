@@ -11,7 +11,7 @@ from typing import Any
 from agent.tasks.record import State, TaskRecord
 from agent.tasks.store import Claim, Stored, TaskStore
 
-WAIT_SECONDS = 8  # no condition may take longer
+WAIT_SECONDS = 20  # no condition may take longer
 STEP_SECONDS = 0.01  # how often one that nobody announces is looked at
 
 

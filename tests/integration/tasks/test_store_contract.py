@@ -286,7 +286,7 @@ class TestCancelling:
         self, store: TaskStore, other: TaskStore
     ) -> None:
         claim = await claim_of(store, make_task(), owner="a")
-        async with aclosing(store.cancels("a")) as cancels, asyncio.timeout(5):
+        async with aclosing(store.cancels("a")) as cancels, asyncio.timeout(WAIT_SECONDS):
             heard = asyncio.ensure_future(anext(cancels))
             while not heard.done():  # listening starts with the first step, nobody says when
                 stored = await other.request_cancel("task-1")
@@ -299,7 +299,7 @@ class TestCancelling:
     async def test_others_do_not_hear_it(self, store: TaskStore, other: TaskStore) -> None:
         await claim_of(store, make_task("of-a"), owner="a")
         await claim_of(store, make_task("of-b"), owner="b")
-        async with aclosing(other.cancels("b")) as cancels, asyncio.timeout(5):
+        async with aclosing(other.cancels("b")) as cancels, asyncio.timeout(WAIT_SECONDS):
             heard = asyncio.ensure_future(anext(cancels))
             while not heard.done():
                 await store.request_cancel("of-a")
@@ -535,7 +535,7 @@ class TestClosing:
         with pytest.raises(StoreUnavailable, match="closed"):
             await follower.to_end()
         with pytest.raises(StoreUnavailable, match="closed"):
-            await asyncio.wait_for(cancels, 5)
+            await asyncio.wait_for(cancels, WAIT_SECONDS)
         assert asyncio.all_tasks() <= before
 
     async def test_unused_store_can_be_closed(self, store: TaskStore) -> None:
