@@ -7,7 +7,6 @@ pictures, the engine's folders), and Redis. Here they are looked for where the f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -16,7 +15,7 @@ from tests.gateway.conftest import Deploy
 from tests.gateway.leaks import LeakDetector
 from tests.integration.agent import graphs
 from tests.integration.reliability.fleet import slow
-from tests.integration.reliability.proxy import TcpProxy
+from tests.integration.reliability.proxy import Link, TcpProxy
 from tests.integration.simulator.process import Simulator
 
 PATIENCE_SECONDS = 40
@@ -29,16 +28,8 @@ class Tap(TcpProxy):
         super().__init__(target_port)
         self.heard = bytearray()
 
-    async def _pipe(self, source: Any, sink: Any, caller: Any, *, is_answer: bool = False) -> None:
-        read = source.read
-
-        async def listen(limit: int) -> bytes:
-            chunk: bytes = await read(limit)
-            self.heard.extend(chunk)
-            return chunk
-
-        source.read = listen
-        await super()._pipe(source, sink, caller, is_answer=is_answer)
+    async def passing(self, chunk: bytes, _link: Link, *, is_answer: bool) -> None:
+        self.heard.extend(chunk)
 
 
 async def test_engine_is_told_no_credential(deploy_gpu: Deploy, platform: Platform, tmp_path: Path) -> None:

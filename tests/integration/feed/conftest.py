@@ -42,10 +42,8 @@ def old_engine(shared_old_engine: Engine) -> Engine:
 
 @pytest.fixture
 async def proxy(engine: Engine) -> AsyncIterator[Proxy]:
-    one = Proxy(engine.port)
-    await one.start()
-    yield one
-    await one.stop()
+    async with Proxy(engine.port) as one:
+        yield one
 
 
 @pytest.fixture

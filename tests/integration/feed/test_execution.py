@@ -103,14 +103,14 @@ async def test_an_engine_that_missed_the_cut_drops_our_second_connection_too(
     with running.execution() as execution:
         await execution.submit(graph := steps(20, 0.02))
         await started(running.client, execution.prompt_id)
-        dead = proxy.cut_our_side()
-        await eventually(lambda: proxy.connections == 2)
+        dead = proxy.abandon()
+        await eventually(lambda: proxy.accepted == 2)
         assert await running.feed.wait_connected(CONNECT_SECONDS)
         for link in dead:
             link.cut()
         assert_complete(await follow(execution, graph))
     # That prompt's end was not told; so the feed opened another connection, and the next run is heard.
-    await eventually(lambda: proxy.connections == 3)
+    await eventually(lambda: proxy.accepted == 3)
     assert await running.feed.wait_connected(CONNECT_SECONDS)
     assert (await running.run(quick())).ended.history is None
 
@@ -143,7 +143,7 @@ async def test_a_stolen_client_id_costs_the_silence_once(
     told = await running.run(quick(), silence_seconds=0.2)
     assert told.kinds() == ["Ended"]
     assert_complete(told)
-    await eventually(lambda: proxy.connections == 2)
+    await eventually(lambda: proxy.accepted == 2)
     assert await running.feed.wait_connected(CONNECT_SECONDS)
     assert (await running.run(quick())).ended.history is None
 

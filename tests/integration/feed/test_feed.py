@@ -84,7 +84,7 @@ async def test_it_waits_until_it_is_told_that_the_engine_is_there(proxy: Proxy) 
     feed = Feed(proxy.url)
     await feed.start()
     assert not await feed.wait_connected(0.1)
-    assert proxy.connections == 0
+    assert proxy.accepted == 0
     feed.resume()
     assert await feed.wait_connected(CONNECT_SECONDS)
     await feed.stop()
@@ -95,9 +95,9 @@ async def test_it_does_not_knock_while_paused(feed: Feed, proxy: Proxy) -> None:
     feed.pause()
     proxy.cut()
     await eventually(lambda: not feed.is_connected)
-    before = proxy.connections
+    before = proxy.accepted
     await asyncio.sleep(0.4)  # several of the first pauses between attempts; nothing can be waited for here
-    assert proxy.connections == before
+    assert proxy.accepted == before
     feed.resume()
     assert await feed.wait_connected(CONNECT_SECONDS)
 
@@ -105,7 +105,7 @@ async def test_it_does_not_knock_while_paused(feed: Feed, proxy: Proxy) -> None:
 async def test_it_reconnects_and_says_hello_each_time(feed: Feed, proxy: Proxy) -> None:
     for number in (1, 2, 3):
         await eventually(lambda: len(proxy.hellos) == number)  # noqa: B023 - called before the loop goes on
-        assert proxy.connections == number
+        assert proxy.accepted == number
         proxy.cut()
         await eventually(lambda: feed.reconnects == number)  # noqa: B023
         assert await feed.wait_connected(CONNECT_SECONDS)
@@ -130,7 +130,7 @@ async def test_it_can_be_told_to_take_another_connection(feed: Feed, proxy: Prox
         feed.reconnect()
         taken = await take(events, lambda e: isinstance(e, ConnectionRestored))
     assert [type(event) for event in taken] == [ConnectionLost, ConnectionRestored]
-    assert proxy.connections == 2
+    assert proxy.accepted == 2
 
 
 async def test_telling_it_to_reconnect_without_a_connection_does_nothing() -> None:

@@ -17,7 +17,7 @@ from tests.integration.agent.pictures import color_of
 from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually, take
 from tests.integration.hardening.conftest import Ghost, record_of
 from tests.integration.reliability.fleet import Clock
-from tests.integration.reliability.proxy import TcpProxy
+from tests.integration.reliability.proxy import Link, TcpProxy
 from tests.redis_server import RedisServer
 
 Settings = dict[str, object]
@@ -127,28 +127,11 @@ class LatePrompts(TcpProxy):
         super().__init__(target_port)
         self.has_one, self.gate = asyncio.Event(), asyncio.Event()
 
-    async def _pipe(
-        self,
-        source: asyncio.StreamReader,
-        sink: asyncio.StreamWriter,
-        caller: asyncio.StreamWriter,
-        *,
-        is_answer: bool = False,
-    ) -> None:
-        read = source.read
-
-        async def read_late(size: int) -> bytes:
-            chunk = await read(size)
-            if b"POST /prompt" in chunk:
-                self.has_one.set()
-                await self.gate.wait()
-            return chunk
-
-        if not is_answer:
-            source.read = read_late  # type: ignore[method-assign]
-        await super()._pipe(source, sink, caller, is_answer=is_answer)
-        if not is_answer:
-            await asyncio.sleep(0.2)  # the engine takes the bytes before the connection is reset
+    async def passing(self, chunk: bytes, link: Link, *, is_answer: bool) -> None:
+        if not is_answer and b"POST /prompt" in chunk:
+            link.is_abandoned = True  # the engine has its time to take it
+            self.has_one.set()
+            await self.gate.wait()
 
 
 async def test_cancel_while_the_prompt_is_on_its_way_leaves_nothing_in_the_engine(

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import Self
 
 CHUNK_BYTES = 64 * 1024
 
 
+@dataclass(eq=False)
+class Link:
+    """One connection: the caller's side and the target's."""
+
+    caller: asyncio.StreamWriter
+    target: asyncio.StreamWriter
+    head: bytes = b""  #: the first bytes that the caller sent
+    is_abandoned: bool = False  #: the caller's side has ended, and the target takes it for alive
+
+    def cut(self) -> None:
+        self.caller.transport.abort()
+        self.target.transport.abort()
+
+
 class TcpProxy:
-    """Passes bytes to a port of this machine. Connections that were stalled and cut are really gone."""
+    """Passes bytes to a port of this machine. Connections that were stalled and cut are really gone.
+
+    Set the fields at any time; they hold for the connections there are and for later ones.
+    """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
-        self._open: dict[asyncio.StreamWriter, bytes] = {}
-        self._dropped: set[asyncio.StreamWriter] = set()
-        self._pipes: set[asyncio.Task[None]] = set()
+        self._links: set[Link] = set()
+        self._relays: set[asyncio.Task[None]] = set()
         self._flows = asyncio.Event()
         self._flows.set()
         self.refuses = False  #: new connections are closed at once
@@ -33,22 +50,24 @@ class TcpProxy:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         self.cut()
-        for pipe in self._pipes:
-            pipe.cancel()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
+        for relay in self._relays:
+            relay.cancel()
+        await asyncio.gather(*self._relays, return_exceptions=True)
 
     def cut(self, marked: bytes = b"") -> int:
         """Reset the open connections, or those whose first bytes hold the mark; how many there were."""
-        found = [writer for writer, head in self._open.items() if marked in head]
-        for writer in found:
-            writer.transport.abort()
+        found = [link for link in self._links if marked in link.head]
+        for link in found:
+            link.cut()
         return len(found)
 
-    def drop(self) -> int:
-        """Forget the open connections as a box on the way does: both ends keep theirs, and neither ever hears of the
-        other again. New ones work. Returns how many there were."""
-        self._dropped |= self._open.keys()
-        return len(self._open)
+    def abandon(self) -> list[Link]:
+        """Reset the connections for the caller alone; the target does not notice until the returned links are cut."""
+        links = list(self._links)
+        for link in links:
+            link.is_abandoned = True
+            link.caller.transport.abort()
+        return links
 
     def stall(self) -> None:
         """Both ends keep their connections, and nothing comes through; new ones are accepted and stay silent."""
@@ -57,6 +76,23 @@ class TcpProxy:
     def resume(self) -> None:
         self._flows.set()
 
+    async def passing(self, chunk: bytes, link: Link, *, is_answer: bool) -> None:
+        """Called with what is about to pass; may look at it, and hold it back. For subclasses."""
+
+    async def relay(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, link: Link, *, is_answer: bool
+    ) -> None:
+        """Pass one direction of a connection on until it ends."""
+        while chunk := await source.read(CHUNK_BYTES):
+            if not is_answer and not link.head:
+                link.head = chunk[:1024]
+            await self._flows.wait()
+            if is_answer and self.silenced and self.silenced in link.head:
+                continue
+            await self.passing(chunk, link, is_answer=is_answer)
+            sink.write(chunk)
+            await sink.drain()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuses:
             self.refused += 1
@@ -64,42 +100,29 @@ class TcpProxy:
             return
         self.accepted += 1
         try:
-            onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            target_reader, target = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:
             writer.transport.abort()
             return
-        self._open[writer] = b""
-        pipes = {
-            asyncio.create_task(self._pipe(reader, onward_writer, writer)),
-            asyncio.create_task(self._pipe(onward_reader, writer, writer, is_answer=True)),
+        link = Link(writer, target)
+        self._links.add(link)
+        relays = {
+            asyncio.create_task(self._relay(reader, target, link, is_answer=False)),
+            asyncio.create_task(self._relay(target_reader, writer, link, is_answer=True)),
         }
-        self._pipes |= pipes
-        await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
-        self._dropped.discard(writer)
-        for end in (writer, onward_writer):
-            end.transport.abort()
-        for pipe in pipes:
-            pipe.cancel()
-        await asyncio.gather(*pipes, return_exceptions=True)
-        self._pipes -= pipes
-        self._open.pop(writer, None)
+        self._relays |= relays
+        await asyncio.wait(relays, return_when=asyncio.FIRST_COMPLETED)
+        if link.is_abandoned:
+            await asyncio.wait(relays)
+        link.cut()
+        for relay in relays:
+            relay.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
+        self._relays -= relays
+        self._links.discard(link)
 
-    async def _pipe(
-        self,
-        source: asyncio.StreamReader,
-        sink: asyncio.StreamWriter,
-        caller: asyncio.StreamWriter,
-        *,
-        is_answer: bool = False,
+    async def _relay(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, link: Link, *, is_answer: bool
     ) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await source.read(CHUNK_BYTES):
-                if not is_answer and not self._open.get(caller):
-                    self._open[caller] = chunk[:1024]
-                await self._flows.wait()
-                if caller in self._dropped:
-                    continue
-                if is_answer and self.silenced and self.silenced in self._open.get(caller, b""):
-                    continue
-                sink.write(chunk)
-                await sink.drain()
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await self.relay(source, sink, link, is_answer=is_answer)
