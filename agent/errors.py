@@ -245,6 +245,12 @@ class OutputNotFound(AgentError):
     status = 404
 
 
+class PreviewNotFound(AgentError):
+    """There is no preview of this task: it has not come so far, it is over, or its engine sends none."""
+
+    status = 404
+
+
 class RangeNotSatisfiable(AgentError):
     """The output does not have the bytes that the Range header asks for."""
 

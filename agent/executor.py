@@ -39,7 +39,7 @@ from comfyui.catalog import Catalog
 from comfyui.client import Client
 from comfyui.engine import Engine, EngineState
 from comfyui.errors import ComfyUIError, EngineFailedError, EngineUnreachableError, PromptRejectedError
-from comfyui.events import PromptFailed, PromptStarted
+from comfyui.events import PreviewImage, PromptFailed, PromptStarted
 from comfyui.execution import Ended, Execution
 from comfyui.feed import Feed
 from comfyui.workflow import Workflow
@@ -192,6 +192,8 @@ class Executor:
             match event:
                 case PromptStarted():
                     _mark_running(live)
+                case PreviewImage(data=data) if not progress.streams(event.node):
+                    live.show_preview(data)
                 case PromptFailed(is_blocked_output=True):
                     live.update(warnings=[*live.record.warnings, blocked_warning(event, workflow)])
                 case Ended():

@@ -15,6 +15,9 @@ from comfyui.errors import EngineFailedError
 
 LOOPBACK = "127.0.0.1"
 
+#: Without it ComfyUI sends no previews. "auto" takes the one that costs next to nothing.
+PREVIEWS = ("--preview-method", "auto")
+
 # Custom nodes are other people's code: they get what they need for their models, not what opens our store or account.
 SECRET_NAMES = (
     "AGENT_*",
@@ -140,7 +143,15 @@ class Patience:
 
 def simulator_command(port: int, args: str = "") -> tuple[str, ...]:
     """Return the command of the embedded simulator. Raises EngineFailedError when `args` has an open quote."""
-    return (sys.executable, "-m", "comfyui.simulator", "--port", str(port), *_words(args, "COMFYUI_ARGS"))
+    return (
+        sys.executable,
+        "-m",
+        "comfyui.simulator",
+        "--port",
+        str(port),
+        *PREVIEWS,
+        *_words(args, "COMFYUI_ARGS"),
+    )
 
 
 def checkout_command(root: str | Path, python: str | None, args: str, port: int) -> tuple[str, ...]:
@@ -156,7 +167,7 @@ def checkout_command(root: str | Path, python: str | None, args: str, port: int)
         )
     # The user's flags come last, because the last of two equal flags counts. A flag without a value stands before
     # them: after "--listen" a stray word would be taken for an address.
-    ours = ("--listen", LOOPBACK, "--port", str(port), "--disable-auto-launch")
+    ours = ("--listen", LOOPBACK, "--port", str(port), "--disable-auto-launch", *PREVIEWS)
     return (python or _interpreter(folder), str(main), *ours, *_words(args, "COMFYUI_ARGS"))
 
 

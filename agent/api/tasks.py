@@ -116,6 +116,14 @@ def _check_size(size: int, whole: int, limit: int | None) -> None:
         )
 
 
+async def fetch_preview(request: web.Request) -> web.Response:
+    """The latest picture of what a task at work is making. The record's `preview` changes with each new one."""
+    data = await request.app[BOARD].preview(_id(request))
+    media_type = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"  # ComfyUI sends no others
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return web.Response(body=data, content_type=media_type, headers=headers)
+
+
 async def show_queue(request: web.Request) -> web.Response:
     """What this instance runs, what waits on it, and how much it takes."""
     return json_response(request.app[RUNNER].queue())
@@ -218,6 +226,13 @@ ENDPOINTS = [
             TASK_ID_IN_PATH,
             Parameter("index", "path", {"type": "integer", "minimum": 0}, "The output's index."),
         ),
+    ),
+    Endpoint(
+        "GET",
+        "/api/tasks/{id}/preview",
+        fetch_preview,
+        {200: Answer("The picture.", media_type="image/jpeg", also=("image/png",))},
+        (TASK_ID_IN_PATH,),
     ),
     Endpoint("GET", "/api/queue", show_queue, {200: Answer("The queue.", QueueView)}, tag="service"),
 ]

@@ -9,7 +9,14 @@ from contextlib import aclosing
 
 import structlog
 
-from agent.errors import InstanceLost, NotDelivered, ObjectStoreUnavailable, OutputNotFound, TaskNotFound
+from agent.errors import (
+    InstanceLost,
+    NotDelivered,
+    ObjectStoreUnavailable,
+    OutputNotFound,
+    PreviewNotFound,
+    TaskNotFound,
+)
 from agent.objects import ObjectStore
 from agent.outputs.size import answer_bytes
 from agent.tasks.live import LiveTask
@@ -86,6 +93,19 @@ class TaskBoard:
         if output.object_key is not None:
             return output, (await self._sign([output.object_key]))[0]
         return output, await self._bytes(stored, index)
+
+    async def preview(self, task_id: str) -> bytes:
+        """The latest picture of a task at work. Raises TaskNotFound, PreviewNotFound, StoreUnavailable."""
+        if live := self.live.get(task_id):
+            data = live.preview
+        else:
+            stored = await self.store.read(task_id)
+            if stored is None:
+                raise TaskNotFound(task_id=task_id)
+            data = None if stored.record.state.is_final else await self.store.get_preview(task_id)
+        if data is None:
+            raise PreviewNotFound(task_id=task_id)
+        return data
 
     async def outputs(self, task_id: str) -> list[bytes | None]:
         """The bytes of all outputs of a task, in order; None for those that are in the object store, and for all if

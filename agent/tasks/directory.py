@@ -5,6 +5,7 @@
     tasks/NAME/000007.lease   when its lease ends, once it was extended
     tasks/NAME/000007.cancel  somebody asked its owner to stop
     tasks/NAME/N-INDEX.output bytes of an output of attempt N
+    tasks/NAME/preview.output the latest picture of the task at work
     index/BUCKET/PLACE        all tasks, in order of creation (see directory_index)
     parked/NAME               a part of a request that is on its way
     cancels/OWNER/NAME        ids of tasks to cancel, for the owner to find
@@ -44,7 +45,7 @@ from agent.tasks.directory_sweep import Sweep
 from agent.tasks.directory_tasks import Tasks
 from agent.tasks.followers import registered, wait_for_change
 from agent.tasks.record import State, TaskRecord
-from agent.tasks.store import Claim, Page, Stored, TaskStore
+from agent.tasks.store import PREVIEW_SECONDS, Claim, Page, Stored, TaskStore
 from agent.tasks.threads import Threads
 
 log = structlog.get_logger(__name__)
@@ -196,6 +197,13 @@ class DirectoryStore(TaskStore):
     async def get_output(self, task_id: str, attempt: int, index: int) -> bytes | None:
         path = self._tasks.output(task_id, attempt, index)
         return await self._call(partial(self._fetch, path, self._output_ttl), OUTPUT_PATIENCE)
+
+    async def put_preview(self, claim: Claim, data: bytes) -> None:
+        path = self._tasks.preview(claim.task_id)
+        await self._call(partial(self._files.replace, path, data, is_durable=False))
+
+    async def get_preview(self, task_id: str) -> bytes | None:
+        return await self._call(partial(self._fetch, self._tasks.preview(task_id), PREVIEW_SECONDS))
 
     async def put_parked(self, digest: str, data: bytes) -> None:
         path = self._files.parked / name_of(digest)

@@ -243,6 +243,10 @@ class Tasks:
     def _folder(self, task_id: str) -> Path:
         return self._files.tasks / name_of(task_id)
 
+    def preview(self, task_id: str) -> Path:
+        """Swept with the outputs."""
+        return self._folder(task_id) / "preview.output"
+
     def output(self, task_id: str, attempt: int, index: int) -> Path:
         return self._folder(task_id) / f"{attempt}-{index}.output"
 

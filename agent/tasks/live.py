@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -19,6 +20,12 @@ log = structlog.get_logger(__name__)
 
 #: Least time between two writes of one task's progress to the store.
 WRITE_SECONDS = 0.3
+
+#: Least time between two previews of one task, in seconds.
+PREVIEW_PAUSE = 0.5
+
+#: A larger preview is left out: it is for people who wait, and goes through the store twice a second.
+LARGEST_PREVIEW = 64 * 1024
 
 
 class LiveTask:
@@ -45,6 +52,9 @@ class LiveTask:
         self.waiters = 0
         #: The bytes of the outputs in order; None for those that lie in the object store.
         self.outputs: list[bytes | None] = []
+        #: The latest picture of what is being made.
+        self.preview: bytes | None = None
+        self._previewed_at = -PREVIEW_PAUSE
         self.verdict: AgentError | None = None
         self.work: asyncio.Task[None] | None = None
         self._base, self._store, self._right = record, store, right
@@ -111,6 +121,13 @@ class LiveTask:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
+    def show_preview(self, data: bytes) -> None:
+        """A picture of what is being made. Most of those that come quickly are left out, and so are large ones."""
+        now = time.monotonic()
+        if len(data) <= LARGEST_PREVIEW and now - self._previewed_at >= PREVIEW_PAUSE:
+            self.preview, self._previewed_at = data, now
+            self.update(preview=self._base.preview + 1)
+
     def add_timing(self, stage: str, seconds: float) -> None:
         timings = self._base.timings
         self.update(timings={**timings, stage: round(timings.get(stage, 0) + seconds, 4)})
@@ -154,7 +171,7 @@ class LiveTask:
         """
         self._is_closing = True
         await self._end_writer()
-        final = self.record.changed(current_node=None, queue_position=None, **changes)
+        final = self.record.changed(current_node=None, queue_position=None, preview=0, **changes)
         if self._right is not None:
             result = Result(final, tuple(self.outputs), self._right)
             self.is_kept = await keeper.store(result, patience_seconds=patience_seconds, hurry=self._hurry)
@@ -185,11 +202,14 @@ class LiveTask:
 
     async def _write_on(self, claim: Claim, written: TaskRecord) -> None:
         """Write each change after `written`, at most one every WRITE_SECONDS; the last one again until it is stored."""
-        is_stored = True
+        is_stored, preview = True, None
         while True:
             changed, record = self._changed, self.record
             if record is not written or not is_stored:
                 try:
+                    if self.preview is not None and self.preview is not preview:
+                        preview = self.preview  # before the record that counts it
+                        await self._store.put_preview(claim, preview)
                     await self._store.write(claim, record)
                     is_stored = True
                 except StoreUnavailable as error:

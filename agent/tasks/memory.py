@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from agent.errors import StoreUnavailable
 from agent.tasks.followers import registered, wait_for_change
 from agent.tasks.record import State, TaskRecord
-from agent.tasks.store import Claim, ClaimLost, Page, Stored, TaskStore, position
+from agent.tasks.store import PREVIEW_SECONDS, Claim, ClaimLost, Page, Stored, TaskStore, position
 
 #: Stands for attempt and index where the key of an output is the digest of something parked.
 PARKED = (-1, -1)
@@ -89,6 +89,7 @@ class MemoryStore(TaskStore):
         self._clock = clock
         self._reread_seconds = reread_seconds
         self._tasks: _Shelf[str, _Task] = _Shelf()
+        self._previews: _Shelf[str, _Output] = _Shelf()
         self._outputs: _Shelf[tuple[str, int, int], _Output] = _Shelf()
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._cancels: dict[str, set[asyncio.Queue[str | None]]] = {}
@@ -101,6 +102,7 @@ class MemoryStore(TaskStore):
         self._closed = True
         self._tasks.clear()
         self._outputs.clear()
+        self._previews.clear()
         self._output_bytes = 0
         for task_id in self._watchers:
             self._publish(task_id)
@@ -203,6 +205,14 @@ class MemoryStore(TaskStore):
         output = self._outputs.get((task_id, attempt, index))
         return output.data if output else None
 
+    async def put_preview(self, claim: Claim, data: bytes) -> None:
+        self._previews.renew(claim.task_id, _Output(data, self._enter() + PREVIEW_SECONDS))
+
+    async def get_preview(self, task_id: str) -> bytes | None:
+        self._enter()
+        preview = self._previews.get(task_id)
+        return preview.data if preview else None
+
     async def put_parked(self, digest: str, data: bytes) -> None:
         self._keep_output((digest, *PARKED), data)
 
@@ -231,6 +241,7 @@ class MemoryStore(TaskStore):
             raise StoreUnavailable("The task store is closed.")
         now = self._clock()
         self._tasks.sweep(now)
+        self._previews.sweep(now)
         self._output_bytes -= sum(len(output.data) for output in self._outputs.sweep(now))
         return now
 

@@ -73,7 +73,7 @@ class Progress:
                             self._finish(node)
             case NodeExecuted(display_node=node, output=output):
                 self._add_output(node, output)
-            case PreviewImage(node=str(node), media_type="image/png", data=data) if self._streams(node):
+            case PreviewImage(node=str(node), media_type="image/png", data=data) if self.streams(node):
                 self._add_streamed(node, data)
             case PromptSucceeded():
                 self._finish_all()
@@ -87,7 +87,7 @@ class Progress:
         return [
             n
             for n in self._weights
-            if self._streams(n) and len(self.streamed.get(n, ())) < max(self._entries[n].max, 1)
+            if self.streams(n) and len(self.streamed.get(n, ())) < max(self._entries[n].max, 1)
         ]
 
     def replace_outputs(self, history: HistoryEntry) -> None:
@@ -100,6 +100,11 @@ class Progress:
         if history.succeeded:
             self._finish_all()
             self._overall = self._weigh()
+
+    def streams(self, node: str | None) -> bool:
+        """SaveImageWebsocket has no other output than the pictures that it sends; samplers send only previews."""
+        known = self._workflow.nodes.get(node or "")
+        return known is not None and known.class_type == "SaveImageWebsocket"
 
     @property
     def overall(self) -> float:
@@ -119,11 +124,6 @@ class Progress:
     def snapshot(self) -> dict[str, NodeProgress]:
         """The map as the API shows it, without results."""
         return {node_id: _to_record(entry) for node_id, entry in self._entries.items()}
-
-    def _streams(self, node: str) -> bool:
-        """SaveImageWebsocket has no other output than the pictures that it sends; samplers send only previews."""
-        known = self._workflow.nodes.get(node)
-        return known is not None and known.class_type == "SaveImageWebsocket"
 
     def _start(self, node: str) -> None:
         if self._current not in (None, node) and not self._reports_states:

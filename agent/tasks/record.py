@@ -127,6 +127,8 @@ class TaskRecord(Frozen):
     progress: float = 0.0
     queue_position: int | None = None
     current_node: CurrentNode | None = None
+    #: Grows with each new preview of a task at work; 0: there is none.
+    preview: int = 0
     attempts: list[Attempt] = Field(default_factory=list)
     nodes: dict[str, NodeProgress] = Field(default_factory=dict)
     outputs: list[Output] = Field(default_factory=list)

@@ -5,6 +5,7 @@ Keys, behind the prefix; all of one task carry its id as hash tag, so that each 
     {ID}:task            hash: the task (see redis_scripts)
     {ID}:lease           string: the owner, while its lease is alive
     {ID}:output:N:INDEX  string: bytes of an output of attempt N
+    {ID}:preview         string: the latest picture of the task at work
     parked:SHA256        string: a part of a request that is on its way
     {index}:position     sorted set: all tasks, in order of creation
     {index}:expiry       sorted set: when they leave the index
@@ -28,7 +29,7 @@ from agent.errors import StoreUnavailable
 from agent.tasks.record import State, TaskRecord
 from agent.tasks.redis_feed import Feed
 from agent.tasks.redis_scripts import AMEND, CANCEL, EXTEND, INDEX, READ, TAKE, WRITE, Script
-from agent.tasks.store import Claim, ClaimLost, Page, Stored, TaskStore, position
+from agent.tasks.store import PREVIEW_SECONDS, Claim, ClaimLost, Page, Stored, TaskStore, position
 
 CONNECT_SECONDS = 2
 CONNECTIONS = 32  # per process; a managed Redis counts them, and instances are many
@@ -194,6 +195,13 @@ class RedisStore(TaskStore):
         (data,) = await self._send(("GET", self._output(task_id, attempt, index)), patience=OUTPUT_PATIENCE)
         return data  # type: ignore[no-any-return]
 
+    async def put_preview(self, claim: Claim, data: bytes) -> None:
+        await self._send(("SET", self._preview(claim.task_id), data, "EX", PREVIEW_SECONDS))
+
+    async def get_preview(self, task_id: str) -> bytes | None:
+        (data,) = await self._send(("GET", self._preview(task_id)))
+        return data  # type: ignore[no-any-return]
+
     async def put_parked(self, digest: str, data: bytes) -> None:
         key = self._parked(digest)
         await self._send(("SET", key, data, "PX", self._record_ttl_ms), patience=OUTPUT_PATIENCE)
@@ -266,6 +274,9 @@ class RedisStore(TaskStore):
 
     def _output(self, task_id: str, attempt: int, index: int) -> str:
         return f"{self._prefix}{{{task_id}}}:output:{attempt}:{index}"
+
+    def _preview(self, task_id: str) -> str:
+        return f"{self._prefix}{{{task_id}}}:preview"
 
     def _parked(self, digest: str) -> str:
         return f"{self._prefix}parked:{digest}"

@@ -17,6 +17,9 @@ from typing import Protocol
 
 from agent.tasks.record import State, TaskRecord
 
+#: How long a preview is kept: longer than a step takes on a slow machine, and not much longer than a task.
+PREVIEW_SECONDS = 120
+
 
 class ClaimLost(Exception):
     """The task is no longer this claim's: somebody else took it, or the claim has ended."""
@@ -147,6 +150,13 @@ class TaskStore(Protocol):
 
     async def get_output(self, task_id: str, attempt: int, index: int) -> bytes | None:
         """The bytes of an output; None when there is none or it expired."""
+
+    async def put_preview(self, claim: Claim, data: bytes) -> None:
+        """Keep the latest picture of the task at work, instead of the one before. It is small, and is gone
+        PREVIEW_SECONDS later."""
+
+    async def get_preview(self, task_id: str) -> bytes | None:
+        """The latest picture of a task at work; None when there is none or it expired."""
 
     async def put_parked(self, digest: str, data: bytes) -> None:
         """Keep a part of a request that is too large for the way to its instance, as long as a record lives. The

@@ -32,6 +32,8 @@ CALLS: dict[str, Callable[[TaskStore], Awaitable[object]]] = {
     "page": lambda store: store.page(),
     "put_output": lambda store: store.put_output(Claim("task-1", 1, "a", 30), 0, b"data"),
     "get_output": lambda store: store.get_output("task-1", 1, 0),
+    "put_preview": lambda store: store.put_preview(Claim("task-1", 1, "a", 30), b"data"),
+    "get_preview": lambda store: store.get_preview("task-1"),
 }
 
 

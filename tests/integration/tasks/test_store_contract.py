@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import StoreUnavailable
+from agent.tasks import directory, memory, redis
 from agent.tasks.record import Attempt, NodeProgress, State, TaskRecord
 from agent.tasks.store import Claim, ClaimLost, Stored, TaskStore
 from tests.integration.tasks.conftest import MakeStores
@@ -475,6 +476,26 @@ class TestOutputs:
         await store.put_output(await claim_of(store, make_task()), 3, data)
         assert await other.get_output("task-1", 1, 3) == data
 
+    async def test_latest_preview_replaces_the_one_before(self, store: TaskStore, other: TaskStore) -> None:
+        claim = await claim_of(store, make_task())
+        assert await other.get_preview("task-1") is None
+        await store.put_preview(claim, b"first")
+        await store.put_preview(claim, b"second")
+        assert await other.get_preview("task-1") == b"second"
+        assert await other.get_preview("another") is None
+
+    async def test_preview_expires_on_its_own(
+        self, store: TaskStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (memory, redis, directory):
+            monkeypatch.setattr(module, "PREVIEW_SECONDS", 1)
+        await store.put_preview(await claim_of(store, make_task()), b"data")
+
+        async def gone() -> bool:
+            return await store.get_preview("task-1") is None
+
+        await eventually(gone)
+
     async def test_what_is_parked_is_found_by_its_digest(self, store: TaskStore, other: TaskStore) -> None:
         data = bytes(range(256)) * 1000
         assert await other.get_parked("ab" * 32) is None
@@ -515,6 +536,8 @@ class TestClosing:
             store.page(),
             store.put_output(claim, 0, b""),
             store.get_output("task-1", 1, 0),
+            store.put_preview(claim, b""),
+            store.get_preview("task-1"),
             store.put_parked("ab" * 32, b""),
             store.get_parked("ab" * 32),
             anext(store.watch("task-1")),

@@ -44,6 +44,10 @@ class Store(MemoryStore):
         await super().write(claim, record)
         self.written.append((asyncio.get_running_loop().time(), record))
 
+    async def put_preview(self, claim: Claim, data: bytes) -> None:
+        await self._meet()
+        await super().put_preview(claim, data)
+
     async def put_output(self, claim: Claim, index: int, data: bytes) -> None:
         await self._meet()
         await super().put_output(claim, index, data)
@@ -127,6 +131,38 @@ async def test_at_most_one_write_per_interval(live: LiveTask, store: Store) -> N
     times = [time for time, _ in store.written]
     assert all(later - earlier >= 0.045 for earlier, later in itertools.pairwise(times))
     assert store.progress == sorted(store.progress)
+
+
+class TestPreviews:
+    async def test_preview_is_stored_before_the_record_that_counts_it(
+        self, live: LiveTask, store: Store
+    ) -> None:
+        live.show_preview(b"picture")
+        await until(lambda: bool(store.written))
+        assert store.written[-1][1].preview == live.record.preview == 1
+        assert await store.get_preview("t") == live.preview == b"picture"
+
+    async def test_quick_ones_and_large_ones_are_left_out(self, live: LiveTask) -> None:
+        live.show_preview(bytes(64 * 1024 + 1))
+        assert (live.record.preview, live.preview) == (0, None)
+        live.show_preview(b"first")
+        live.show_preview(b"at once")
+        assert (live.record.preview, live.preview) == (1, b"first")
+
+    async def test_store_that_is_away_loses_a_preview_and_nothing_else(
+        self, live: LiveTask, store: Store
+    ) -> None:
+        store.is_down = True
+        live.show_preview(b"picture")
+        await until(lambda: store.attempts > 2)
+        store.is_down = False
+        await until(lambda: bool(store.written))
+        assert store.written[-1][1].preview == 1
+
+    async def test_a_task_that_is_over_has_none(self, live: LiveTask, store: Store) -> None:
+        live.show_preview(b"picture")
+        await settle(live)
+        assert (await finally_stored(store)).preview == 0
 
 
 async def test_nothing_is_written_while_nothing_changes(live: LiveTask, store: Store) -> None:

@@ -34,14 +34,15 @@ def test_simulator_runs_with_our_own_interpreter():
     command = simulator_command(9001, "--speed 2 --label 'two words'")
     assert command == (
         *(sys.executable, "-m", "comfyui.simulator", "--port", "9001"),
+        *("--preview-method", "auto"),
         *("--speed", "2", "--label", "two words"),
     )
 
 
-def test_checkout_listens_on_loopback_only(checkout):
-    assert checkout_command(checkout, None, "--cpu --preview-method 'auto'", 9001) == (
+def test_checkout_listens_on_loopback_only_and_its_users_flags_come_last(checkout):
+    assert checkout_command(checkout, None, "--cpu --preview-method 'none'", 9001) == (
         *("python3", str(checkout / "main.py"), "--listen", "127.0.0.1", "--port", "9001"),
-        *("--disable-auto-launch", "--cpu", "--preview-method", "auto"),
+        *("--disable-auto-launch", "--preview-method", "auto", "--cpu", "--preview-method", "none"),
     )
 
 
