@@ -151,6 +151,6 @@ async def test_finished_tasks_are_forgotten_after_their_time(make_agent: MakeAge
     async def is_gone() -> bool:
         return (await agent.get("/api/tasks/short-lived")).status == 404
 
-    await eventually(is_gone, 5)
+    await eventually(is_gone)
     (await agent.output("short-lived", 0)).error(404, "TaskNotFound")
     assert (await agent.run(graphs.painted(), "short-lived")).status == 200, "the id is free again"

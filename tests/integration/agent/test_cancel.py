@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 
 import pytest
 
+from agent.runner import CANCEL_SECONDS
 from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Agent, eventually, settings_of
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually, settings_of
 from tests.integration.inputs.conftest import MediaServer
 
 pytestmark = pytest.mark.real
-
-QUICKLY = 2.0  # seconds until the engine is free again
 
 
 async def test_running_task_is_interrupted(agent: Agent) -> None:
     task_id = await agent.begin(graphs.stepping(steps=500))
     await agent.running(task_id)
-    started = time.monotonic()
     record = (await agent.cancel(task_id)).ok()
     assert (record["state"], record["error"]["code"]) == ("cancelled", "TaskCancelled")
     assert record["finished_at"] is not None
-    await eventually(agent.engine.is_idle, QUICKLY)
-    assert time.monotonic() - started < QUICKLY
+    await eventually(agent.engine.is_idle)
     assert (await agent.task(task_id))["state"] == "cancelled"
     (await agent.status(task_id)).error(410, "TaskCancelled")
 
@@ -36,7 +32,7 @@ async def test_task_in_a_sampler_is_interrupted(agent: Agent) -> None:
     task_id = await agent.begin(graphs.sampled(steps=1000))
     await agent.until(task_id, lambda r: r["nodes"]["5"]["value"] > 0)
     assert (await agent.cancel(task_id)).ok()["state"] == "cancelled"
-    await eventually(agent.engine.is_idle, 5)
+    await eventually(agent.engine.is_idle)
 
 
 async def test_queued_task_never_starts_and_its_neighbours_go_on(make_agent: MakeAgent) -> None:
@@ -93,7 +89,7 @@ async def test_synchronous_caller_who_hangs_up_cancels_the_run(agent: Agent) -> 
         await caller
     record = await agent.finished("hung-up")
     assert (record["state"], record["error"]["code"]) == ("cancelled", "CallerGone")
-    await eventually(agent.engine.is_idle, QUICKLY)
+    await eventually(agent.engine.is_idle)
 
 
 async def test_caller_who_lost_the_connection_may_ask_again(agent: Agent) -> None:
@@ -120,7 +116,7 @@ async def test_task_that_waits_for_its_inputs_is_cancelled(agent: Agent, media: 
     media.handlers["/never"] = keep_waiting
     async with agent.engine.asked(0):
         task_id = await agent.begin(graphs.loaded(media.url("/never")))
-        await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.wait_for(asked.wait(), PATIENCE_SECONDS)
         assert (await agent.cancel(task_id)).ok()["state"] == "cancelled"
 
 
@@ -135,12 +131,12 @@ async def test_cancelled_task_can_not_be_delivered_again(agent: Agent) -> None:
 async def test_slow_node_that_cannot_be_interrupted_delays_only_the_engine(agent: Agent) -> None:
     """ComfyUI looks at an interrupt only between nodes; the caller need not wait for that."""
     task_id = await agent.begin(
-        graphs.chain(graphs.empty(), graphs.node("LabSleep", image=..., seconds=1.0), graphs.preview())
+        graphs.chain(
+            graphs.empty(), graphs.node("LabSleep", image=..., seconds=CANCEL_SECONDS + 1), graphs.preview()
+        )
     )
     await agent.until(task_id, lambda r: (r["current_node"] or {}).get("id") == "2")
-    started = time.monotonic()
-    assert (await agent.cancel(task_id)).ok()["state"] == "cancelled"
-    assert time.monotonic() - started < 0.5
+    assert (await agent.cancel(task_id)).ok()["state"] == "cancelled", "what it knows when it waited in vain"
     assert color_of(*(await agent.run(graphs.painted(graphs.GREEN))).results("2")) == (0, 255, 0)
 
 
@@ -161,7 +157,7 @@ async def test_agent_that_ends_takes_its_prompts_out_of_an_engine_that_goes_on(a
         ids = [await ending.begin(graphs.stepping(steps=1000)) for _ in range(2)]
         await ending.running(ids[0])
         await eventually(agent.engine.pending)
-    await eventually(agent.engine.is_idle, 2)
+    await eventually(agent.engine.is_idle)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.003, 0.006, 0.008, 0.01, 0.015])
@@ -174,4 +170,4 @@ async def test_cancel_just_before_the_agent_ends_still_reaches_the_engine(
         task_id = await ending.begin(graphs.stepping(steps=1000))
         await asyncio.sleep(seconds)  # the stage
         await ending.cancel(task_id)
-    await eventually(agent.engine.is_idle, 2)
+    await eventually(agent.engine.is_idle)

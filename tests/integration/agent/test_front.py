@@ -21,7 +21,7 @@ from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation, events
 from tests.integration.agent.pictures import b64, color_of, png
-from tests.integration.agent.service import Agent, eventually, take
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually, take
 from tests.object_store import Bucket
 from tests.redis_server import RedisServer
 
@@ -98,7 +98,7 @@ async def test_polls_and_streams_never_reach_the_engine_function(
         for _ in range(3):
             assert (await front.task("waits"))["state"] == "queued"
             assert (await front.status("waits")).status == 200
-        async with asyncio.timeout(10), contextlib.aclosing(events(front, "waits")) as records:
+        async with asyncio.timeout(PATIENCE_SECONDS), contextlib.aclosing(events(front, "waits")) as records:
             assert (await anext(records))["state"] == "queued"
         assert [task["id"] for task in (await front.get("/api/tasks")).ok()["tasks"]] == ["waits"]
         for path in ("/healthz", "/readyz", "/api/queue", "/openapi.json"):

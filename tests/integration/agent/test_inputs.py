@@ -24,7 +24,7 @@ from tests.integration.agent.pictures import (
     png,
     sound,
 )
-from tests.integration.agent.service import Agent
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent
 from tests.integration.inputs.conftest import MediaServer, answer
 
 ORANGE = (255, 128, 0)
@@ -172,7 +172,7 @@ async def test_inputs_of_one_workflow_are_fetched_at_the_same_time(agent: Agent,
 
     async def wait_for_all(_server: MediaServer, head: str, writer: asyncio.StreamWriter) -> None:
         # Only four requests at once get past this.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await together.wait()
         writer.write(answer("200 OK", noisy(int(head.split(" ")[1][-1]))))
 

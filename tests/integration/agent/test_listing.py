@@ -57,7 +57,7 @@ async def test_tasks_are_listed_by_state(fresh: Agent) -> None:
     async def is_listed() -> bool:  # progress is written a few times a second
         return await walk(fresh, state="running") == ["busy"]
 
-    await eventually(is_listed, 2)
+    await eventually(is_listed)
     assert await walk(fresh, state="succeeded") == ["good"]
     assert await walk(fresh, state="failed") == ["bad"]
     assert await walk(fresh, state="cancelled") == []

@@ -12,7 +12,7 @@ from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation
 from tests.integration.agent.pictures import color_of, look
-from tests.integration.agent.service import Agent
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent
 
 MANY = 16
 
@@ -60,7 +60,7 @@ WAYS: list[Way] = [synchronously, in_the_background, over_a_websocket]
 async def run_many(agent: Agent, way: Way) -> None:
     """Different colours and sizes under one file name prefix."""
     wanted = [(graphs.fresh_color(), (4 + n, 40 - n)) for n in range(MANY)]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         found = await asyncio.gather(*(way(agent, graphs.painted(*one, prefix="same")) for one in wanted))
     seen = [(color_of(data), look(data).size) for (data,) in found]
     assert seen == [(graphs.rgb(color), size) for color, size in wanted]

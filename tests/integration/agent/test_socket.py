@@ -85,7 +85,7 @@ async def test_failing_node_is_an_error_message(agent: Agent) -> None:
 
 async def is_cancelled(agent: Agent, task_id: str) -> None:
     assert (await agent.finished(task_id))["state"] == "cancelled"
-    await eventually(agent.engine.is_idle, 2)
+    await eventually(agent.engine.is_idle)
 
 
 async def test_close_message_cancels(agent: Agent) -> None:

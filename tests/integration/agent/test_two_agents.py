@@ -14,7 +14,7 @@ from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation, events
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Agent, eventually, take
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually, take
 from tests.redis_server import RedisServer
 
 Pair = tuple[Agent, Agent]
@@ -60,7 +60,7 @@ async def test_task_of_one_is_followed_streamed_and_fetched_from_the_other(pair:
 async def test_stream_from_the_other_instance_begins_at_once(pair: Pair) -> None:
     one, two = pair
     task_id = await one.begin(graphs.stepping())
-    async with asyncio.timeout(1), contextlib.aclosing(events(two, task_id)) as records:
+    async with asyncio.timeout(PATIENCE_SECONDS), contextlib.aclosing(events(two, task_id)) as records:
         assert (await anext(records))["state"] in ("queued", "running")
     await one.cancel(task_id)
 
@@ -71,7 +71,7 @@ async def test_running_task_is_cancelled_from_the_other_instance(pair: Pair) -> 
     neighbour = await one.begin(graphs.painted(graphs.BLUE))
     await one.running(task_id)
     assert (await two.cancel(task_id)).ok()["state"] == "cancelled"
-    await eventually(one.engine.is_idle, 2)
+    await eventually(one.engine.is_idle)
     assert (await one.task(task_id))["state"] == "cancelled"
     assert (await two.succeeded(neighbour))["state"] == "succeeded"
 
@@ -155,7 +155,7 @@ async def test_redis_outage_does_not_end_synchronous_runs_and_refuses_async_ones
     async def is_back() -> bool:
         return (await agent.get("/api/tasks/before")).status == 200
 
-    await eventually(is_back, 5)
+    await eventually(is_back)
     task_id = await agent.begin(graphs.painted())
     await agent.succeeded(task_id)
 
@@ -184,7 +184,7 @@ async def test_background_task_that_ends_while_redis_is_away_is_stored_when_it_i
         answer = await agent.get(f"/api/tasks/{task_id}")
         return answer.status == 200 and answer.json["state"] == "succeeded"
 
-    await eventually(is_stored, 10)
+    await eventually(is_stored)
     assert color_of(*(await agent.status(task_id)).results("3")) == (0, 255, 0)
 
 
@@ -194,8 +194,7 @@ async def test_redis_that_is_silent_holds_up_a_synchronous_run_only_for_a_while(
     agent = await make_agent(redis_url=private_redis.url, redis_timeout_seconds=0.5)
     assert (await agent.run(graphs.painted())).status == 200
     private_redis.pause()
-    async with asyncio.timeout(6):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert (await agent.run(graphs.painted())).status == 200
-        async with asyncio.timeout(1):
-            assert (await agent.get("/healthz")).status == 200
+        assert (await agent.get("/healthz")).status == 200
     private_redis.resume()
