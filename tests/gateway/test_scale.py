@@ -97,7 +97,8 @@ async def hand_in(front: Caller, jobs: list[Job]) -> None:
 
 
 async def poll_to_the_end(front: Caller, jobs: list[Job]) -> tuple[dict[str, Any], int]:
-    """The final records, and how many polls there were. Tasks are asked for in turn, at a bounded rate."""
+    """The final records, and how many polls there were. Tasks are asked for in turn, at a bounded rate; one that has
+    not been handed in yet is not there."""
     records: dict[str, Any] = {}
     waiting = {job.id for job in jobs}
     polls, routes = 0, itertools.cycle(["task", "task", "status"])
@@ -105,14 +106,14 @@ async def poll_to_the_end(front: Caller, jobs: list[Job]) -> tuple[dict[str, Any
         while waiting:
             for task_id in sorted(waiting):
                 polls += 1
-                if next(routes) == "status":
-                    assert (await front.status(task_id)).status == 200
-                else:
-                    record = await front.task(task_id)
-                    if record["state"] in ENDED:
-                        records[task_id] = record
-                        waiting.discard(task_id)
                 await asyncio.sleep(1 / POLLS_PER_SECOND)
+                if next(routes) == "status":
+                    assert (await front.status(task_id)).status in (200, 404)
+                    continue
+                answer = await front.get(f"/api/tasks/{task_id}")
+                if answer.status != 404 and answer.ok()["state"] in ENDED:
+                    records[task_id] = answer.json
+                    waiting.discard(task_id)
     return records, polls
 
 
@@ -184,6 +185,44 @@ async def test_tasks_finish_once_each_over_instances_that_come_and_go_while_a_fr
         f" {seconds:.1f} s from the first request to the last result, {polls} polls of the front and none of a GPU,"
         f" {gpu.fleet.billed_seconds} GPU seconds billed for {TASKS * JOB_SECONDS:g} s of work"
     )
+
+
+KILLS = 3 if not IS_LONG else 12
+
+
+@pytest.mark.timeout(60 + 2 * DEADLINE_SECONDS)
+async def test_tasks_finish_although_instances_are_killed_in_their_runs(
+    deploy_gpu: Deploy, deploy_front: Deploy
+) -> None:
+    gpu, _ = await deploy_gpu(
+        max_instances=INSTANCES,
+        instance_concurrency=CONCURRENCY,
+        asynchronous=AsyncConfig(max_retries=8, duplicate_every=DUPLICATE_EVERY),
+        # A task that was lost several times, also to a machine too busy to extend a lease, still has attempts left.
+        environment={"AGENT_MAX_ATTEMPTS": "20"},
+    )
+    _, caller = await deploy_front(gpu)
+    jobs = [Job(5000 + number) for number in range(TASKS)]
+    handing_in = asyncio.create_task(hand_in(caller, jobs))
+    polling = asyncio.create_task(poll_to_the_end(caller, jobs))
+    killed = 0
+    while killed < KILLS and not polling.done():
+        working = [i for i in gpu.fleet.alive if i.phase is Phase.READY and i.taken]
+        if working:
+            await working[killed % len(working)].kill()
+            killed += 1
+        await asyncio.sleep(JOB_SECONDS * 2)  # some work gets done between two kills
+    await handing_in
+    records, _ = await polling
+    assert killed
+    for job in jobs:
+        *before, last = outcomes(records[job.id])
+        assert (last, set(before) - {"lost"}) == ("succeeded", set()), records[job.id]
+        job.check((await caller.output(job.id, 0)).body)
+    for task in tuple(gpu.queue.tasks):
+        assert (await gpu.queue.ended(task, DEADLINE_SECONDS)).state is TaskState.SUCCEEDED
+    lost = sum(len(record["attempts"]) - 1 for record in records.values())
+    print(f"\n{TASKS} tasks, {killed} instances killed at work: {lost} attempts lost, every task finished")
 
 
 # --- The curve -----------------------------------------------------------------------------------------------------
