@@ -30,6 +30,7 @@ from agent.api.keys import (
     WARM_UP,
 )
 from agent.api.render import show_task
+from agent.cleaning import Cleaner
 from agent.executor import Executor
 from agent.freeze import FreezeWatch
 from agent.inputs.buckets import BucketReader, Sources
@@ -54,6 +55,7 @@ from agent.webhooks.signing import read_secret
 from comfyui.client import Client
 from comfyui.engine import Engine, EngineState
 from comfyui.feed import Feed
+from comfyui.folders import Folders, find_folders
 from comfyui.launch import (
     EngineLimits,
     Launch,
@@ -218,6 +220,28 @@ def bucket_reader(settings: Settings) -> BucketReader:
         raise SettingsError(str(exc)) from None
 
 
+def engine_folders(settings: Settings) -> Folders | None:
+    """Where the files of tasks are removed when their time is over; None where that is not wanted or not known."""
+    if settings.keep_files_seconds == 0:
+        return None
+    root, base = settings.comfyui_root, settings.comfyui_base_directory
+    if base is not None:
+        folders = find_folders(Path(base), "", Path.cwd())
+    elif root is not None:
+        folders = find_folders(
+            Path(root).expanduser().absolute(), settings.comfyui_args, Path(root).absolute()
+        )
+    elif settings.comfyui_command is None and settings.comfyui_url is None:
+        folders = find_folders(None, settings.comfyui_args, Path.cwd())
+    else:
+        folders = None
+    if folders is None:
+        log.info(
+            "files.kept", note="the engine's folders are not known: nothing of finished tasks is removed"
+        )
+    return folders
+
+
 def engine_limits(settings: Settings) -> EngineLimits:
     """How patient the supervisor is. Several probes fit into the time after which a silent engine has hung."""
     hang_seconds = settings.engine_hang_seconds
@@ -256,7 +280,8 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     engine.on_change(lambda e: feed.resume() if e.state is EngineState.READY else feed.pause())
     limits = MediaLimits(max_bytes=settings.max_input_bytes, max_pixels=settings.max_input_pixels)
     resolver = InputResolver(client, Sources(fetcher, bucket_reader(settings)), limits)
-    executor = Executor(settings, engine, client, feed, resolver)
+    cleaner = Cleaner(engine_folders(settings), resolver, settings.keep_files_seconds)
+    executor = Executor(settings, engine, client, feed, resolver, cleaner)
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
     runner = Runner(settings, board, executor, places, app[NOTIFIER])
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
@@ -273,6 +298,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     await warm_up.stop()
     await runner.stop()
     await app[NOTIFIER].close()
+    await cleaner.stop()
     await feed.stop()
     await engine.stop()
     await fetcher.close()

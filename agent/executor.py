@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import structlog
 
 from agent.admission import RunRequest
+from agent.cleaning import Cleaner
 from agent.errors import (
     AgentError,
     EngineDied,
@@ -28,7 +29,7 @@ from agent.errors import (
     UnknownNodeClass,
 )
 from agent.inputs.resolve import InputResolver, Prefetch
-from agent.outputs.collect import Collected, collect
+from agent.outputs.collect import Collected, collect, named_files
 from agent.seeds import replace_random_seeds
 from agent.settings import Settings
 from agent.tasks.live import LiveTask
@@ -64,6 +65,11 @@ STOP_SECONDS = 1
 UNREACHABLE_SECONDS = 15
 
 
+#: How often a prompt is run anew for files that were cleaned away. Twice, because the engine works off what it is told
+#: to forget after the prompt that it has just begun.
+CLEANED_TRIES = 2
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """What an attempt hands to the engine: the workflow with its inputs in place, and the output nodes wanted."""
@@ -91,10 +97,16 @@ class Executor:
     in ComfyUI's own queue with its inputs ready, and inputs and outputs of others are on their way."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, client: Client, feed: Feed, resolver: InputResolver
+        self,
+        settings: Settings,
+        engine: Engine,
+        client: Client,
+        feed: Feed,
+        resolver: InputResolver,
+        cleaner: Cleaner,
     ) -> None:
         self._settings, self._engine, self._client = settings, engine, client
-        self._feed, self._resolver = feed, resolver
+        self._feed, self._resolver, self._cleaner = feed, resolver, cleaner
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._catalog: Catalog | None = None
         self._catalog_generation = 0
@@ -126,7 +138,11 @@ class Executor:
                 ) from None
             watch.note("engine")
             work = self._on_engine(live, request, generation, prefetch, watch)
-            return await self._unless_gone(generation, work)
+            try:
+                return await self._unless_gone(generation, work)
+            finally:
+                await prefetch.aclose()
+                self._cleaner.schedule()
 
     async def heal(self, error: AgentError) -> None:
         """Make the engine forget what the fault may have come from; a dead engine needs nothing."""
@@ -148,6 +164,14 @@ class Executor:
         await self._slots.acquire()
         watch.note("queue")
         progress = await self._in_slot(job, generation)
+        for _ in range(CLEANED_TRIES):
+            if not self._cleaner.has_removed(named_files(progress)):
+                break
+            # The engine's cache still names files that were cleaned away. That is no fault of the task.
+            log.info("prompt.made_again", prompt_id=live.record.prompt_id)
+            await self._client.free(unload_models=False, free_memory=True)
+            await self._slots.acquire()
+            progress = await self._in_slot(job, generation)
         watch.note("run")
         collected = await collect(self._client, live.id, progress)
         _check_outputs(job, progress)
@@ -187,6 +211,19 @@ class Executor:
         progress.expect(workflow.upstream(job.valid_outputs(submitted.node_errors)))
         live.show(progress)
         live.update(prompt_id=execution.prompt_id, warnings=warnings_of(submitted.node_errors, workflow))
+        try:
+            await self._fold(job, execution, progress)
+        finally:
+            self._cleaner.note(named_files(progress))
+        if execution.missed_events and (lost := progress.missing_streams()):
+            raise OutputMissing(
+                f'Pictures of node "{lost[0]}" were sent while the connection to ComfyUI was broken.',
+                node_id=lost[0],
+            )
+        return progress
+
+    async def _fold(self, job: _Job, execution: Execution, progress: Progress) -> None:
+        live, workflow = job.live, job.workflow
         async for event in execution.events():
             progress.apply(event)
             match event:
@@ -202,12 +239,6 @@ class Executor:
                     if event.history is None and job.silent_outputs(progress):
                         await self._ask_for_outputs(execution, progress)
             live.note_progress()
-        if execution.missed_events and (lost := progress.missing_streams()):
-            raise OutputMissing(
-                f'Pictures of node "{lost[0]}" were sent while the connection to ComfyUI was broken.',
-                node_id=lost[0],
-            )
-        return progress
 
     async def _ask_for_outputs(self, execution: Execution, progress: Progress) -> None:
         """An output node without a message may have nothing to say, or its message was lost on an open socket."""

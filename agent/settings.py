@@ -283,6 +283,11 @@ class Settings(BaseSettings):
     nodes_deny: WordList = Field(
         default_factory=list, description="Comma-separated node classes that may not run, * as wildcard."
     )
+    keep_files_seconds: float = Field(
+        600,
+        ge=0,
+        description="The engine's files of a task are removed so long after it; 0 keeps them for ever.",
+    )
     shutdown_seconds: float = Field(
         25,
         ge=0,
@@ -325,6 +330,11 @@ class Settings(BaseSettings):
         validation_alias="COMFYUI_URL",
         description="A ComfyUI that already runs: attach, do not supervise.",
     )
+    comfyui_base_directory: str | None = Field(
+        None,
+        validation_alias="COMFYUI_BASE_DIRECTORY",
+        description="For COMFYUI_COMMAND or COMFYUI_URL: where its input, output and temp folders are.",
+    )
     comfyui_port: int = Field(
         9001,
         ge=1,
@@ -345,6 +355,10 @@ class Settings(BaseSettings):
         if len(named) > 1:
             raise ValueError(
                 f"{' and '.join(n.upper() for n in named)} contradict each other: set one of them"
+            )
+        if self.comfyui_base_directory and not (self.comfyui_command or self.comfyui_url):
+            raise ValueError(
+                "COMFYUI_BASE_DIRECTORY is for COMFYUI_COMMAND and COMFYUI_URL; otherwise COMFYUI_ARGS say it"
             )
         if self.comfyui_url is not None and self.provision:
             raise ValueError("AGENT_PROVISION is for an engine that the agent starts, not for COMFYUI_URL")

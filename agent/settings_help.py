@@ -31,6 +31,7 @@ GROUPS = {
         "comfyui_args",
         "comfyui_command",
         "comfyui_url",
+        "comfyui_base_directory",
         "comfyui_port",
         "provision",
         "engine_start_seconds",

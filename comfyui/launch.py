@@ -150,7 +150,7 @@ def simulator_command(port: int, args: str = "") -> tuple[str, ...]:
         "--port",
         str(port),
         *PREVIEWS,
-        *_words(args, "COMFYUI_ARGS"),
+        *split_words(args, "COMFYUI_ARGS"),
     )
 
 
@@ -168,12 +168,12 @@ def checkout_command(root: str | Path, python: str | None, args: str, port: int)
     # The user's flags come last, because the last of two equal flags counts. A flag without a value stands before
     # them: after "--listen" a stray word would be taken for an address.
     ours = ("--listen", LOOPBACK, "--port", str(port), "--disable-auto-launch", *PREVIEWS)
-    return (python or _interpreter(folder), str(main), *ours, *_words(args, "COMFYUI_ARGS"))
+    return (python or _interpreter(folder), str(main), *ours, *split_words(args, "COMFYUI_ARGS"))
 
 
 def template_command(template: str, port: int) -> tuple[str, ...]:
     """Return the words of `template` with `{port}` filled in. Raises EngineFailedError when there are none."""
-    words = _words(template, "COMFYUI_COMMAND")
+    words = split_words(template, "COMFYUI_COMMAND")
     if not words:
         raise EngineFailedError("COMFYUI_COMMAND is empty")
     # Not str.format: other braces belong to the command.
@@ -186,14 +186,14 @@ def listen_address(args: str, port: int) -> Address:
     Raises EngineFailedError when `args` have an open quote, or a port that is no number.
     """
     host, moved_by = LOOPBACK, []
-    words = _words(args, "COMFYUI_ARGS")
+    words = split_words(args, "COMFYUI_ARGS")
     for i, word in enumerate(words):
         flag, _, value = word.partition("=")
         follower = words[i + 1] if i + 1 < len(words) and not words[i + 1].startswith("--") else ""
         value = value or ("" if "=" in word else follower)
-        if _means(flag, "--port"):
+        if means(flag, "--port"):
             port = _port(value)
-        elif _means(flag, "--listen"):
+        elif means(flag, "--listen"):
             host = _reachable(value)
         else:
             continue
@@ -235,7 +235,7 @@ def _interpreter(folder: Path) -> str:
     return "python3"
 
 
-def _means(flag: str, name: str) -> bool:
+def means(flag: str, name: str) -> bool:
     """Say whether argparse takes `flag` for `name`: it accepts abbreviations. Below "--xx" they are ambiguous."""
     return len(flag) >= 4 and name.startswith(flag)
 
@@ -254,7 +254,7 @@ def _reachable(listen: str) -> str:
     return "::1" if "::" in hosts else hosts[0]
 
 
-def _words(text: str, setting: str) -> tuple[str, ...]:
+def split_words(text: str, setting: str) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(text))
     except ValueError as exc:

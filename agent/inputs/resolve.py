@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.errors import AgentError, InvalidInput
@@ -50,6 +52,16 @@ class Source(Protocol):
         """Raises InputForbidden, InputTooLarge and InputNotFetched."""
 
 
+@dataclass(slots=True)
+class _Upload:
+    """A file of ours in the engine's input folder. `is_sure`: it is there, as far as we know."""
+
+    name: str
+    users: int = 0
+    idle_since: float = 0.0
+    is_sure: bool = True
+
+
 class Prefetch:
     """Downloads that were begun early. `gate` bounds those of all tasks; one that it has not let through when the file
     is needed was not begun. Close it when the task needs them no more."""
@@ -57,6 +69,7 @@ class Prefetch:
     def __init__(self, fetcher: Source, gate: asyncio.Semaphore, workflow: Workflow) -> None:
         self._fetcher, self._gate = fetcher, gate
         self._through: set[str] = set()
+        self._held: list[_Upload] = []
         self._begun = {url: asyncio.create_task(self._download(url)) for url in _likely_urls(workflow)}
 
     async def fetch(self, url: str) -> Fetched:
@@ -71,7 +84,16 @@ class Prefetch:
         finally:
             self._let_out(url)
 
+    def hold(self, upload: _Upload) -> None:
+        """Use an uploaded file until the task needs it no more."""
+        upload.users += 1
+        self._held.append(upload)
+
     async def aclose(self) -> None:
+        for upload in self._held:
+            upload.users -= 1
+            upload.idle_since = time.monotonic()
+        self._held.clear()
         for task in self._begun.values():
             await _cancel(task)
         for url in tuple(self._through):
@@ -94,7 +116,7 @@ class InputResolver:
 
     def __init__(self, client: Client, fetcher: Source, limits: MediaLimits) -> None:
         self._client, self._fetcher, self._limits = client, fetcher, limits
-        self._uploaded: dict[str, str] = {}
+        self._uploaded: dict[str, _Upload] = {}
         self._uploading: dict[str, asyncio.Lock] = {}
         self._gate = asyncio.Semaphore(PARALLEL_INPUTS)
         self._prefetch_gate = asyncio.Semaphore(PARALLEL_PREFETCHES)
@@ -105,7 +127,16 @@ class InputResolver:
 
     def forget_uploads(self) -> None:
         """The engine was started anew and may have lost its input folder."""
-        self._uploaded.clear()
+        for upload in self._uploaded.values():
+            upload.is_sure = False
+
+    def idle_uploads(self) -> dict[str, float]:
+        """Names of the files that were uploaded and that no task uses, with the time since when."""
+        return {u.name: u.idle_since for u in self._uploaded.values() if u.users == 0}
+
+    def forget_upload(self, name: str) -> None:
+        """The file was removed: the next task that needs it uploads it again."""
+        self._uploaded = {key: u for key, u in self._uploaded.items() if u.name != name or u.users > 0}
 
     async def resolve(self, workflow: Workflow, catalog: Catalog, prefetch: Prefetch) -> Workflow:
         """The workflow with every media input replaced by a file name; all inputs are fetched at the same time.
@@ -144,39 +175,46 @@ class InputResolver:
         match scheme and scheme[1].lower():
             case "http" | "https" | "s3" | "oss":
                 fetched = await prefetch.fetch(text)
-                return await self._hand_over(fetched.data, kind, fetched.filename or fetched.content_type)
+                hint = fetched.filename or fetched.content_type
+                return await self._hand_over(fetched.data, kind, hint, prefetch)
             case "data":
                 media_type, data = await _in_thread(
                     parse_data_uri, text, self._limits.max_bytes, size=len(text)
                 )
-                return await self._hand_over(data, kind, media_type)
+                return await self._hand_over(data, kind, media_type, prefetch)
             case _:
-                return await self._resolve_bare(value, kind)
+                return await self._resolve_bare(value, kind, prefetch)
 
-    async def _resolve_bare(self, value: str, kind: MediaKind) -> str:
+    async def _resolve_bare(self, value: str, kind: MediaKind, prefetch: Prefetch) -> str:
         """A file name where the engine has such a file, else base64."""
         if len(value) <= LONGEST_NAME and await self._names_file(value):
             return value
         if not looks_like_base64(value):
             raise InvalidInput(f"ComfyUI has no such file, and the value is no URL and no base64. {WANTED}")
         data = await _in_thread(decode_base64, value, self._limits.max_bytes, size=len(value))
-        return await self._hand_over(data, kind, None)
+        return await self._hand_over(data, kind, None, prefetch)
 
     async def _names_file(self, value: str) -> bool:
         file = parse_file_name(value)
         return file is not None and await self._client.has_file(file)
 
-    async def _hand_over(self, data: bytes, kind: MediaKind, hint: str | None) -> str:
+    async def _hand_over(self, data: bytes, kind: MediaKind, hint: str | None, prefetch: Prefetch) -> str:
         from agent.inputs.media import inspect  # noqa: PLC0415 - Pillow need not be there before the first picture
 
         media: Media = await _in_thread(lambda: inspect(data, kind, self._limits, hint=hint), size=len(data))
         async with self._uploading.setdefault(media.name, asyncio.Lock()):
-            if media.name not in self._uploaded:
-                self._uploaded[media.name] = await self._client.upload(media.name, media.data)
+            if upload := self._uploaded.get(media.name):
+                prefetch.hold(upload)  # before anything is waited for: it must not be cleaned away meanwhile
+            if upload is None or not upload.is_sure:
+                name = await self._client.upload(media.name, media.data)
+                if upload is None:
+                    upload = self._uploaded[media.name] = _Upload(name)
+                    prefetch.hold(upload)
+                upload.name, upload.is_sure = name, True
                 if len(self._uploaded) > REMEMBERED_UPLOADS:
                     del self._uploaded[next(iter(self._uploaded))]
             self._uploading.pop(media.name, None)
-            return self._uploaded[media.name]
+            return upload.name
 
 
 def _likely_urls(workflow: Workflow) -> set[str]:

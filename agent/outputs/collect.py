@@ -67,6 +67,11 @@ async def collect(client: Client, task_id: str, progress: Progress) -> list[Coll
     return [done.result() for done in fetches]
 
 
+def named_files(progress: Progress) -> list[FileRef]:
+    """The files that the nodes have named so far."""
+    return [_file_of(entry) for node in progress.snapshot().values() for entry in node.images]
+
+
 def _wanted(progress: Progress) -> Iterator[_Wanted]:
     index = 0
     for node_id, node in progress.snapshot().items():
