@@ -7,6 +7,7 @@ tests try both.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -87,6 +88,31 @@ class Function:
         for name, value in self.environment.items():
             if name.startswith("FC_") or len(value) > LONGEST_VARIABLE:
                 raise ValueError(f"the platform refuses the variable {name} (section 3)")
+
+
+def container_variables(
+    function: Function, account: Account, instance: str, port: int, folder: Path
+) -> dict[str, str]:
+    """The whole environment of an instance: section 3. PATH and HOME are the container's own."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "TZ": "UTC",
+        **function.environment,
+        **function.own(folder),
+        "FC_FUNCTION_NAME": function.name,
+        "FC_INSTANCE_ID": instance,
+        "FC_REGION": account.region,
+        "FC_ACCOUNT_ID": account.id,
+        "FC_FUNCTION_HANDLER": "not-used",
+        "FC_FUNCTION_MEMORY_SIZE": "32768",
+        "FC_CUSTOM_LISTEN_PORT": str(port),
+        "FC_VER_ID": "LATEST",
+        "FC_FUNCTION_VERSION": "LATEST",
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": account.credentials["x-fc-access-key-id"],
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": account.credentials["x-fc-access-key-secret"],
+        "ALIBABA_CLOUD_SECURITY_TOKEN": account.credentials["x-fc-security-token"],
+    }
 
 
 def agent_command() -> tuple[str, ...]:

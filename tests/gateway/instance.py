@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from tests.gateway.calls import Call, hook_call
-from tests.gateway.function import Account, Function
+from tests.gateway.function import Account, Function, container_variables
 from tests.gateway.journal import Journal, What
 from tests.gateway.processes import ProcessTree, own_port
 
@@ -100,7 +99,7 @@ class Instance:
     async def start(self) -> None:
         """TCP check, POST /initialize, first health check; then it is ready. Raises StartFailed."""
         self.folder.mkdir(parents=True)
-        self.environment = self._environment()
+        self.environment = container_variables(self.function, self._account, self.id, self.port, self.folder)
         self._tree = await ProcessTree.start(self.function.command, self.environment, self.folder, self.log)
         self._note(What.STARTED)
         self._http = aiohttp.ClientSession(
@@ -134,29 +133,6 @@ class Instance:
                 raise
         if not await self._check():
             raise StartFailed("FunctionNotStarted", "the first health check failed")
-
-    def _environment(self) -> dict[str, str]:
-        """Section 3. PATH and HOME are the container's own."""
-        secrets = self._account.credentials
-        return {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.folder),
-            "TZ": "UTC",
-            **self.function.environment,
-            **self.function.own(self.folder),
-            "FC_FUNCTION_NAME": self.function.name,
-            "FC_INSTANCE_ID": self.id,
-            "FC_REGION": self._account.region,
-            "FC_ACCOUNT_ID": self._account.id,
-            "FC_FUNCTION_HANDLER": "not-used",
-            "FC_FUNCTION_MEMORY_SIZE": "32768",
-            "FC_CUSTOM_LISTEN_PORT": str(self.port),
-            "FC_VER_ID": "LATEST",
-            "FC_FUNCTION_VERSION": "LATEST",
-            "ALIBABA_CLOUD_ACCESS_KEY_ID": secrets["x-fc-access-key-id"],
-            "ALIBABA_CLOUD_ACCESS_KEY_SECRET": secrets["x-fc-access-key-secret"],
-            "ALIBABA_CLOUD_SECURITY_TOKEN": secrets["x-fc-security-token"],
-        }
 
     async def _connect(self) -> None:
         with contextlib.suppress(TimeoutError):
