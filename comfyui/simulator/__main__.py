@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
 import signal
+import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +33,12 @@ from comfyui.simulator.worker import start_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+PREFIX = "comfyui-simulator-"
+
+#: A folder is locked long before it is so old.
+UNLOCKED_SECONDS = 10
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,12 +99,15 @@ async def _listen(
 
 @contextlib.contextmanager
 def _base_directory(given: Path | None) -> Iterator[Path]:
-    """The given folder, or a fresh one that is gone afterwards, also after SIGTERM."""
+    """The given folder, or a fresh one that is gone afterwards: also after SIGTERM, and after SIGKILL with the start of
+    the next simulator."""
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         yield given
         return
-    fresh = Path(tempfile.mkdtemp(prefix="comfyui-simulator-"))
+    _remove_leftovers()
+    fresh = Path(tempfile.mkdtemp(prefix=PREFIX))
+    lock = _lock(fresh)
 
     def end(number: int, _frame: object) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -107,6 +119,35 @@ def _base_directory(given: Path | None) -> Iterator[Path]:
         yield fresh
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of simulators that were killed. One that lives holds a lock on its folder, which the kernel
+    takes away with the process; of a folder that was made just now the lock may be missing yet."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            found = folder.lstat()
+            is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+            if (
+                is_ours
+                and found.st_mtime < time.time() - UNLOCKED_SECONDS
+                and (lock := _lock(folder)) is not None
+            ):
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder until the returned descriptor is closed. None: somebody else has."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _access_log(options: Options) -> logging.Logger | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import struct
 import sys
@@ -53,6 +54,40 @@ async def test_own_base_directory_is_gone_afterwards(number: signal.Signals, tmp
         process.send_signal(number)
         await process.communicate()
     assert not list(tmp_path.iterdir())
+
+
+async def test_folder_of_a_killed_simulator_goes_with_the_start_of_the_next(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "comfyui.simulator", "--port")
+    pipe = asyncio.subprocess.PIPE
+    running: list[asyncio.subprocess.Process] = []
+    folders: list[Path] = []
+
+    async def launch() -> None:
+        process = await asyncio.create_subprocess_exec(
+            *command, str(free_port()), stderr=pipe, env={"TMPDIR": str(tmp_path)}
+        )
+        running.append(process)
+        assert process.stderr
+        while b"To see the GUI" not in await process.stderr.readline():
+            pass
+        (new,) = set(tmp_path.iterdir()) - set(folders)
+        os.utime(new, (0, 0))  # as if it had been there for long
+        folders.append(new)
+
+    try:
+        async with asyncio.timeout(60):
+            await launch()
+            await launch()
+            running[0].kill()
+            await running[0].communicate()
+            assert set(tmp_path.iterdir()) == set(folders)
+            await launch()
+            assert set(tmp_path.iterdir()) == set(folders[1:]), "the living keep theirs"
+    finally:
+        for process in running:
+            if process.returncode is None:
+                process.terminate()
+            await process.communicate()
 
 
 async def test_port_in_use_exits_with_1(start: Start) -> None:
