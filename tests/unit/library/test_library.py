@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def test_every_shipped_workflow_has_a_whole_manifest_in_three_languages() -> Non
             assert isinstance(text, dict), named.name
             assert text.keys() == {"en", "zh", "ja"}, named.name
         assert manifest.tags, named.name
+
+
+def test_every_shipped_workflow_is_in_the_documents() -> None:
+    page = (SHIPPED.parent / "docs/workflows.md").read_text()
+    table = page.partition("## The shipped ones")[2].partition("## Files")[0]
+    first_cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    named = [name for cell in first_cells for name in re.findall(r"`([a-z-]+)`", cell)]
+    assert sorted(named) == [found.name for found in Library().all()]
 
 
 def test_a_folder_of_the_operator_adds_to_the_shipped_ones_and_wins(tmp_path: Path) -> None:
