@@ -213,23 +213,16 @@ async def test_without_a_store_a_large_answer_points_to_the_agents_own_route(
     assert await asyncio.to_thread(use) == output.body
 
 
-async def test_large_answer_whose_store_is_away_is_there_when_it_is_asked_for_again(
+async def test_large_answer_whose_store_is_away_may_be_asked_for_again(
     make_agent: MakeAgent, private_redis: RedisServer
 ) -> None:
-    agent = await make_agent(max_answer_bytes=900, redis_url=private_redis.url, redis_timeout_seconds=1)
-    graph = graphs.chain(
-        graphs.empty(graphs.RED, (64, 64)),
-        graphs.node("LabSteps", image=..., steps=300, seconds=0.01),
-        graphs.save(),
-    )
-    running = asyncio.create_task(agent.run(graph, "kept-late"))
-    await agent.running_later("kept-late")
+    agent = await make_agent(max_answer_bytes=700, redis_url=private_redis.url, redis_timeout_seconds=1)
+    graph = graphs.painted(graphs.RED, (64, 64))
     await asyncio.to_thread(private_redis.stop)
-    answer = await running
+    answer = await agent.run(graph, "too-early")
     assert answer.error(503, "StoreUnavailable")["transient"] is True
     await asyncio.to_thread(private_redis.start)
-    await agent.succeeded("kept-late")
-    (url,) = urls_of(await agent.run(graph, "kept-late"), "3")
+    (url,) = urls_of(await agent.run(graph, "not-too-early"))
     assert color_of((await agent.get(url)).body) == RED
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agent.api.render import (
     INLINE_BYTES,
+    answer_body,
     error_response,
     json_response,
     progress_map,
     render_task,
     result_body,
 )
-from agent.errors import AgentError, NodeFailed, QueueFull
-from agent.service import Delivery
+from agent.errors import AgentError, AnswerTooLarge, NodeFailed, QueueFull, StoreUnavailable
+from agent.service import Delivery, Forwarded
+from agent.tasks.board import TaskBoard
+from agent.tasks.memory import MemoryStore
 from agent.tasks.record import NodeProgress, Output, State, TaskRecord
 
 FILE = {"filename": "a.png", "subfolder": "", "type": "output"}
@@ -163,3 +167,44 @@ def test_facts_travel_beside_the_sentence() -> None:
 def test_a_busy_answer_says_when_to_come_back() -> None:
     assert error_response(QueueFull(retry_after=7)).headers["Retry-After"] == "7"
     assert "Retry-After" not in error_response(NodeFailed()).headers
+
+
+class TestAnswer:
+    """An answer over the limit has URLs, where these lead somewhere."""
+
+    class Shared(MemoryStore):
+        """As Redis: other instances find the same in it."""
+
+        is_shared = True
+
+    def board(self, kind: type[MemoryStore], limit: int) -> TaskBoard:
+        store = kind(record_ttl_seconds=9, output_ttl_seconds=9)
+        return TaskBoard(store, max_attempts=1, answer_limit=limit)
+
+    async def test_below_the_limit_it_has_results(self) -> None:
+        one = delivery(b"x")
+        assert await answer_body(self.board(MemoryStore, 2000), one) == await result_body(one)
+
+    async def test_above_it_it_has_urls_if_others_can_fetch_from_there(self) -> None:
+        one = delivery(b"x", b"y", nodes=("9", "8"))
+        body = json.loads(await answer_body(self.board(self.Shared, 10), one))
+        assert (body["9"]["urls"], body["8"]["urls"]) == (["u"], ["u"])
+        assert "results" not in body["9"]
+        with pytest.raises(AnswerTooLarge):
+            await answer_body(self.board(MemoryStore, 10), one)
+        with pytest.raises(StoreUnavailable):
+            await answer_body(self.board(self.Shared, 10), replace(one, is_kept=False))
+
+    async def test_the_answer_of_another_agent_is_passed_on(self) -> None:
+        assert await answer_body(self.board(MemoryStore, 1), Forwarded("t", b"{}")) == b"{}"
+
+    async def test_signed_urls_stand_where_results_would(self) -> None:
+        one = replace(delivery(b"x", b"y"), outputs=[None, None])
+        body = json.loads(await result_body(one, {1: "https://signed"}))
+        assert body["9"]["urls"] == ["u", "https://signed"]
+
+    def test_a_record_shows_links_that_it_does_not_hold(self) -> None:
+        record = delivery(b"x", b"y").record
+        shown = render_task(record, {1: "https://signed"})["outputs"]
+        assert [output["signed_url"] for output in shown] == [None, "https://signed"]
+        assert "signed_url" not in record.model_dump_json()
