@@ -10,6 +10,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from tests.ports import free_port
+
 STEP_SECONDS = 0.01  # how often a condition of another process is looked at
 
 
@@ -17,7 +19,7 @@ class RedisServer:
     """Nothing of it outlives `stop`, except, where it is `durable`, its data in the directory."""
 
     def __init__(self, directory: Path, *, durable: bool = False, password: str = "") -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._directory = directory
         self._password = password
         self._options = ["--save", "", "--appendonly", "yes" if durable else "no", "--appendfsync", "always"]
@@ -69,13 +71,6 @@ class RedisServer:
                 return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _binary() -> str:

@@ -18,7 +18,7 @@ import pytest_asyncio
 from comfyui.launch import checkout_command
 from tests.integration.agent.service import Agent, engine_of, settings_of
 from tests.integration.inputs.conftest import MediaServer
-from tests.integration.simulator.process import free_port
+from tests.ports import free_port
 
 REAL_ROOT = os.environ.get("COMFYUI_ROOT", "")
 REAL_START_SECONDS = 120

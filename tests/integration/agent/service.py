@@ -24,7 +24,7 @@ from agent.settings import Settings
 from tests.integration.agent import graphs
 from tests.integration.agent.graphs import Graph
 from tests.integration.agent.pictures import unb64
-from tests.integration.simulator.process import free_port
+from tests.ports import free_port
 
 STEP_SECONDS = 0.01  # how often a condition behind HTTP is looked at
 PATIENCE_SECONDS = 30  # no answer of a loopback service takes longer

@@ -15,7 +15,8 @@ from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation
 from tests.integration.agent.pictures import color_of
 from tests.integration.agent.service import PATIENCE_SECONDS, Agent, check_error, eventually
-from tests.integration.simulator.process import Simulator, free_port
+from tests.integration.simulator.process import Simulator
+from tests.ports import free_port
 
 
 async def is_alive(agent: Agent) -> None:

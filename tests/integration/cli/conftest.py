@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from agent.client import AgentClient
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 MARK = "CLI_TEST_MARK"
@@ -30,12 +31,6 @@ def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) 
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 
 from agent.client import AgentClient, AgentRequestError, AgentUnreachable, TaskFailed
 from tests.integration.cli import graphs
-from tests.integration.cli.conftest import free_port, serving
+from tests.integration.cli.conftest import serving
+from tests.ports import free_port
 
 
 def test_run_returns_outputs_in_order_with_their_bytes(client):

@@ -13,7 +13,8 @@ import pytest
 from agent import __version__
 from agent.settings import Settings, variable
 from agent.settings_help import default_text, grouped, settings_help
-from tests.integration.cli.conftest import SECONDS, answers, free_port, until
+from tests.integration.cli.conftest import SECONDS, answers, until
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from agent.client import AgentClient
-from tests.integration.cli.conftest import SECONDS, Command, answers, free_port, until
+from tests.integration.cli.conftest import SECONDS, Command, answers, until
+from tests.ports import free_port
 from tests.redis_server import RedisServer
 from tests.unit.deploy.documents import ROOT, functions, load
 

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.integration.simulator.process import free_port
+from tests.ports import free_port
 
 START_SECONDS = 15
 

@@ -16,7 +16,7 @@ from comfyui.client import Client, FileRef
 from comfyui.errors import EngineUnreachableError, FileMissingError, PromptRejectedError
 from tests.integration.feed.engine import empty, node, quick, silent, steps, unique
 from tests.integration.feed.run import eventually, finished, started
-from tests.integration.simulator.process import free_port
+from tests.ports import free_port
 
 CLIENT_ID = "nobody-listens"
 

@@ -18,7 +18,7 @@ from comfyui.feed import ConnectionLost, ConnectionRestored, Feed
 from tests.integration.feed.engine import quick
 from tests.integration.feed.proxy import Proxy
 from tests.integration.feed.run import CONNECT_SECONDS, DEADLINE, Running, eventually
-from tests.integration.simulator.process import free_port
+from tests.ports import free_port
 
 HELLO = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
 

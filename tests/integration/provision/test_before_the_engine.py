@@ -12,8 +12,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.integration.cli.conftest import SECONDS, Command, free_port, serving
+from tests.integration.cli.conftest import SECONDS, Command, serving
 from tests.integration.provision.conftest import CONTENT, FileServer, Site
+from tests.ports import free_port
 
 MODEL = "checkpoints/model.safetensors"
 

@@ -26,7 +26,7 @@ from tests.integration.agent.service import (
     eventually,
     simulator_args,
 )
-from tests.integration.simulator.process import free_port
+from tests.ports import free_port
 
 #: Short enough to wait for, long enough for a machine that runs other tests beside.
 LEASE_SECONDS = 1.5

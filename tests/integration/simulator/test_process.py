@@ -16,9 +16,9 @@ import pytest
 
 from comfyui.simulator import NOTICE
 from tests.integration.simulator.conftest import Connect, Start
-from tests.integration.simulator.process import free_port
 from tests.integration.simulator.talk import Talk, empty, name_of, sampled, save, simple
 from tests.integration.simulator.transcript import load
+from tests.ports import free_port
 
 
 async def test_interrupt_signal_ends_with_0_and_terminate_at_once(start: Start) -> None:
