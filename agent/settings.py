@@ -286,7 +286,8 @@ class Settings(BaseSettings):
     keep_files_seconds: float = Field(
         600,
         ge=0,
-        description="The engine's files of a task are removed so long after it; 0 keeps them for ever.",
+        description="The engine's files of a task are removed so long after it; 0 keeps them for ever. "
+        "A folder given by --output-directory is left alone.",
     )
     shutdown_seconds: float = Field(
         25,

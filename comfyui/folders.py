@@ -14,9 +14,10 @@ FLAGS = ("--base-directory", "--output-directory", "--temp-directory", "--input-
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """The engine's folders by the `type` of a file."""
+    """The engine's folders by the `type` of a file. `output` is None where the operator chose the folder: what he has
+    pictures saved to is his, not ours to tidy up."""
 
-    output: Path
+    output: Path | None
     temp: Path
     input: Path
 
@@ -51,7 +52,7 @@ def find_folders(base: Path | None, args: str, working_directory: Path) -> Folde
         return None
     temp = given.get("--temp-directory")
     return Folders(
-        output=given.get("--output-directory", base / "output"),
+        output=None if "--output-directory" in given else base / "output",
         temp=temp / "temp" if temp else base / "temp",  # ComfyUI adds the name itself there
         input=given.get("--input-directory", base / "input"),
     )

@@ -17,13 +17,21 @@ BASE = Path("/c")
     [
         ("", ("/c/output", "/c/temp", "/c/input")),
         ("--cpu --base-directory /b", ("/b/output", "/b/temp", "/b/input")),
-        ("--base-directory=/b --output-directory /o", ("/o", "/b/temp", "/b/input")),
+        ("--base-directory=/b --output-directory /o", (None, "/b/temp", "/b/input")),
         ("--temp-directory /t --input-directory 'in put'", ("/c/output", "/t/temp", "/w/in put")),
         ("--base /b --base /d", ("/d/output", "/d/temp", "/d/input")),
     ],
 )
-def test_flags_move_folders(args: str, expected: tuple[str, str, str]) -> None:
-    assert find_folders(BASE, args, Path("/w")) == Folders(*map(Path, expected))
+def test_flags_move_folders(args: str, expected: tuple[str | None, str, str]) -> None:
+    output, temp, uploads = expected
+    assert find_folders(BASE, args, Path("/w")) == Folders(output and Path(output), Path(temp), Path(uploads))
+
+
+def test_outputs_in_a_folder_of_the_operators_choice_are_none_of_ours() -> None:
+    folders = find_folders(BASE, "--output-directory /nas/pictures", Path("/w"))
+    assert folders is not None
+    assert folders.locate(FileRef("a.png", "", "output")) is None
+    assert folders.locate(FileRef("a.png", "", "temp")) == Path("/c/temp/a.png")
 
 
 def test_without_a_base_nothing_is_known() -> None:
