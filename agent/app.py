@@ -110,7 +110,7 @@ def build_app(settings: Settings) -> web.Application:
     app[PARKING] = Parking(app[BOARD].store, app[BOARD].objects, max_bytes=settings.max_body_bytes)
     app.cleanup_ctx.append(_watch_freezes)
     app.cleanup_ctx.append(_run_front if settings.role is Role.FRONT else _run_parts)
-    app.on_shutdown.append(_drain)
+    app.on_shutdown.append(hooks.drain)  # while the open requests can still be answered
     return app
 
 
@@ -317,10 +317,3 @@ async def _run_front(app: web.Application) -> AsyncGenerator[None, None]:
     await app[NOTIFIER].close()
     await function.close()
     await app[BOARD].store.close()
-
-
-async def _drain(app: web.Application) -> None:
-    """While the open requests still can be answered: let tasks finish, put the others back."""
-    if warm_up := app.get(WARM_UP):
-        await warm_up.stop()
-    await app[RUNNER].drain()

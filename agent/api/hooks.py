@@ -52,9 +52,15 @@ async def initialize(request: web.Request) -> web.Response:
 async def pre_stop(request: web.Request) -> web.Response:
     """Take no more tasks, and answer when those that run have finished or were put back."""
     _check_caller(request)
-    await request.app[WARM_UP].stop()
-    await request.app[RUNNER].drain()
+    await drain(request.app)
     return json_response({"status": "ok"})
+
+
+async def drain(app: web.Application) -> None:
+    """Let tasks finish, put the others back. A front has no warm-up that would have to give way to them."""
+    if warm_up := app.get(WARM_UP):
+        await warm_up.stop()
+    await app[RUNNER].drain()
 
 
 def _check_caller(request: web.Request) -> None:

@@ -357,11 +357,11 @@ class TestTheFunctionFails:
         assert (await front.get("/healthz")).status == 200
 
 
-async def test_drain_lets_the_flights_land(front: Agent) -> None:
+async def test_pre_stop_lets_the_flights_land(front: Agent) -> None:
     call = asyncio.create_task(front.run(graphs.stepping(steps=20, color=graphs.fresh_color()), "landing"))
     await front.running_later("landing")
     assert front.parts[RUNNER].queue()["running"] == ["landing"]
-    await front.parts[RUNNER].drain()
+    assert (await front.get("/pre-stop")).ok() == {"status": "ok"}
     assert (await call).results("3")
     (await front.run(graphs.painted())).error(503, "ShuttingDown")
     (await front.get("/readyz")).error(503, "ShuttingDown")
