@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from agent import __version__
+from agent.library.commands import app as workflow_commands
 
 if TYPE_CHECKING:
     from agent.settings import Settings
@@ -39,6 +40,9 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"comfyui-agent {__version__}")
         raise typer.Exit
+
+
+app.add_typer(workflow_commands, name="workflow")
 
 
 @app.callback()

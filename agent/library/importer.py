@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from agent.errors import InvalidManifest
 from agent.library.manifest import NAME, Manifest, Place
+from comfyui.catalog import Catalog
 from comfyui.workflow import SEED_INPUTS, Node, Workflow, is_link
 
 #: Panels within panels; nothing real comes near this.
@@ -36,6 +37,9 @@ NUMBERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "strength_model": ("lora_strength", "number", {"minimum": -100, "maximum": 100}),
     "strength": ("strength", "number", {}),
 }
+
+#: Limits as a manifest calls them, and as /object_info does.
+LIMITS = {"minimum": "min", "maximum": "max", "step": "step"}
 
 #: Inputs that hold words for a model.
 TEXTS = ("text", "prompt", "text_g", "text_l", "clip_l", "t5xxl", "positive_prompt", "negative_prompt")
@@ -64,8 +68,11 @@ FILES = (
 )
 
 
-def first_manifest(workflow: Workflow, name: str, beside: dict[str, Any] | None = None) -> Manifest:
-    """A manifest to begin with. `beside` is what stood beside the graph in its file.
+def first_manifest(
+    workflow: Workflow, name: str, beside: dict[str, Any] | None = None, catalog: Catalog | None = None
+) -> Manifest:
+    """A manifest to begin with. `beside` is what stood beside the graph in its file. With a catalogue the limits of
+    numbers are the engine's, and files are found on any node class.
 
     Raises InvalidManifest where panels make no sense.
     """
@@ -75,7 +82,7 @@ def first_manifest(workflow: Workflow, name: str, beside: dict[str, Any] | None 
         for node_id, panel in panels:
             _add_panel(draft, workflow, node_id, panel)
     else:
-        _add_usual(draft, workflow)
+        _add_usual(draft, workflow, catalog)
     title = about.get("title")
     data = {
         "title": title if isinstance(title, str) and title else name.replace("-", " ").replace("_", " "),
@@ -109,8 +116,8 @@ class _Draft:
         return name
 
 
-def _add_usual(draft: _Draft, workflow: Workflow) -> None:
-    for node, name, kind in _files(workflow):
+def _add_usual(draft: _Draft, workflow: Workflow, catalog: Catalog | None) -> None:
+    for node, name, kind in _files(workflow, catalog):
         draft.add(
             _slug(node.title, kind) if _has_title(node) else kind,
             Place(node=node.id, input=name),
@@ -140,11 +147,18 @@ def _add_usual(draft: _Draft, workflow: Workflow) -> None:
                     Place(node=node.id, input=name),
                     title=title,
                     type=shown,
-                    **_around(limits, value),
+                    **_around(_limits(node, name, catalog) or limits, value),
                 )
     for node, name in _constants(workflow, SEED_INPUTS):
         if type(node.inputs[name]) is int:
             draft.add("seed", Place(node=node.id, input=name), title="Seed", type="seed", default=-1)
+
+
+def _limits(node: Node, name: str, catalog: Catalog | None) -> dict[str, Any]:
+    """The limits that the engine has for a number; empty where it is not known."""
+    spec = catalog.spec(node.class_type, name) if catalog else None
+    options = spec[1] if isinstance(spec, list) and len(spec) > 1 and isinstance(spec[1], dict) else {}
+    return {word: options[key] for word, key in LIMITS.items() if type(options.get(key)) in (int, float)}
 
 
 def _around(limits: dict[str, Any], value: float) -> dict[str, Any]:
@@ -221,8 +235,15 @@ def _models(workflow: Workflow) -> Iterator[dict[str, str]]:
             yield {"folder": MODEL_FOLDERS[name], "file": file}
 
 
-def _files(workflow: Workflow) -> Iterator[tuple[Node, str, str]]:
+def _files(workflow: Workflow, catalog: Catalog | None) -> Iterator[tuple[Node, str, str]]:
+    for item in catalog.media_inputs(workflow) if catalog else ():
+        node = workflow.nodes[item.node_id]
+        kind = "mask" if node.class_type == "LoadImageMask" else item.kind
+        if kind in ("mask", "image", "video", "audio"):
+            yield node, item.input_name, kind
     for node in workflow.nodes.values():
+        if catalog and node.class_type in catalog:
+            continue
         for classes, name, kind in FILES:
             if classes.fullmatch(node.class_type) and isinstance(node.inputs.get(name), str):
                 yield node, name, kind

@@ -63,7 +63,7 @@ class Library:
     def all(self) -> list[NamedWorkflow]:
         """Every workflow by name. One whose manifest is wrong is left out, with a line in the log."""
         found = []
-        for name in sorted({name for folder in self._folders for name in _names(folder)}):
+        for name in self.names():
             try:
                 found.append(self.get(name))
             except InvalidManifest as error:
@@ -71,6 +71,10 @@ class Library:
             except WorkflowNotFound:
                 continue  # it was taken away in between
         return found
+
+    def names(self) -> list[str]:
+        """The names of all workflows, also of those that are wrong."""
+        return sorted({name for folder in self._folders for name in _names(folder)})
 
     def get(self, name: str) -> NamedWorkflow:
         """Raises WorkflowNotFound, InvalidManifest."""

@@ -188,5 +188,17 @@ class Manifest(Part):
         return self
 
 
+def to_yaml(manifest: Manifest) -> str:
+    """The text of a manifest, as people would write it."""
+    import yaml  # noqa: PLC0415 - the importer and its caller are the only ones who write
+
+    data = manifest.model_dump(mode="json", exclude_defaults=True)
+    for parameter in data.get("parameters", {}).values():
+        if len(parameter["sets"]) == 1:
+            (parameter["sets"],) = parameter["sets"]
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110, default_flow_style=False)
+    return text
+
+
 def english(text: Text) -> str:
     return text if isinstance(text, str) else text["en"]

@@ -9,8 +9,9 @@ import pytest
 from agent.errors import InvalidManifest
 from agent.library.importer import first_manifest
 from agent.library.manifest import Kind
+from comfyui.catalog import Catalog
 from comfyui.workflow import Workflow
-from tests.unit.library.shelf import GRAPH
+from tests.unit.library.shelf import GRAPH, object_info
 
 
 def imported(graph: dict[str, Any], **beside: Any) -> dict[str, Any]:
@@ -56,6 +57,20 @@ def test_files_get_the_names_of_their_nodes() -> None:
         "image_2": ("image", "10.image"),
         "mask": ("mask", "11.image"),
     }
+
+
+def test_with_a_catalogue_files_of_any_class_and_the_engines_limits_are_found() -> None:
+    info = object_info() | {
+        "OwnLoader": {
+            "input": {"required": {"file": [["a.mp4"], {"video_upload": True}]}},
+            "output": ["IMAGE"],
+        }
+    }
+    graph = GRAPH | {"1": {"class_type": "OwnLoader", "inputs": {"file": "a.mp4"}}}
+    found = first_manifest(Workflow.parse(graph), "x", None, Catalog(info)).parameters
+    assert (found["video"].type, found["video"].sets) == (Kind.VIDEO, ["1.file"])
+    assert (found["cfg"].minimum, found["cfg"].maximum, found["cfg"].step) == (0, 100, 0.1)
+    assert (found["width"].minimum, found["width"].step) == (16, 8)
 
 
 def test_linked_inputs_are_left_alone() -> None:

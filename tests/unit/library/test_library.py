@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agent.errors import InvalidManifest, WorkflowNotFound
-from agent.library.library import SHIPPED, Library
-from agent.library.manifest import english
+from agent.library.library import SHIPPED, Library, NamedWorkflow
+from agent.library.manifest import Manifest, english, to_yaml
 from tests.unit.library.shelf import GRAPH, write
 
 TITLE = {"title": "T"}
@@ -154,6 +155,11 @@ def test_a_file_that_is_no_workflow_is_refused(tmp_path: Path, graph: Any) -> No
 def test_node_ids_that_yaml_reads_as_numbers_are_ids(tmp_path: Path) -> None:
     found = write(tmp_path, "mine", manifest="title: T\noutputs: [9]")
     assert found.manifest.outputs == ["9"]
+
+
+@pytest.mark.parametrize("named", Library().all(), ids=lambda named: named.name)
+def test_a_manifest_survives_being_written(named: NamedWorkflow) -> None:
+    assert Manifest.model_validate(yaml.safe_load(to_yaml(named.manifest))) == named.manifest
 
 
 def test_english_is_the_text_for_those_who_cannot_choose() -> None:
