@@ -43,7 +43,7 @@ INTERRUPTED = 128 + signal.SIGINT
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 #: On one machine a connection breaks for good: the agent died, and that is to be said soon.
-RECONNECT_PAUSES = (0.0, 0.2)
+RETRY_PAUSES = (0.0, 0.2)
 
 #: Pause before asking again for a task that its own request has not created yet.
 ASK_AGAIN_SECONDS = 0.02
@@ -167,7 +167,7 @@ def _run_all(
     todo: list[Job], url: str, pool: ThreadPoolExecutor, folder: Path, display: Display
 ) -> list[Row]:
     rows = []
-    with AgentClient(url, reconnect_pauses=RECONNECT_PAUSES) as client, display.tasks() as begin:
+    with AgentClient(url, retry_pauses=RETRY_PAUSES) as client, display.tasks() as begin:
         for job in todo:
             show = begin(job.title, job.how)
             began = time.monotonic()

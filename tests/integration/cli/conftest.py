@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from agent.client import AgentClient
+from tests.integration.cli.clients import BOTH, MakeClient
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
@@ -136,7 +137,13 @@ def agent_url(tmp_path_factory) -> Iterator[str]:
     assert not command.processes()
 
 
+@pytest.fixture(params=BOTH)
+def make_client(request) -> MakeClient:
+    """The class of one of the clients; every test that uses it runs with both."""
+    return BOTH[request.param]
+
+
 @pytest.fixture
-def client(agent_url) -> Iterator[AgentClient]:
-    with AgentClient(agent_url, timeout=SECONDS) as made:
+def client(make_client, agent_url) -> Iterator[AgentClient]:
+    with make_client(agent_url, timeout=SECONDS) as made:
         yield made

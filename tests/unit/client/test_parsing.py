@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from agent.client import AgentClient, OutputFile, Result, TaskFailed, _read_events, new_task_id
+from agent.client import AgentClient, OutputFile, Result, TaskFailed, new_task_id
+from agent.client.following import EventReader
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,8 @@ from agent.client import AgentClient, OutputFile, Result, TaskFailed, _read_even
     ],
 )
 def test_events_are_read_however_they_are_cut(sent, events):
-    assert list(_read_events(iter(sent))) == events
+    reader = EventReader()
+    assert [data.decode() for chunk in sent for data in reader.feed(chunk)] == events
 
 
 @pytest.mark.parametrize("url", ["", "localhost:9000", "ftp://x", "http://", "/api"])
@@ -67,7 +69,7 @@ def test_failed_task_says_what_happened():
 
 def test_import_brings_nothing_of_the_service_and_no_pillow():
     heavy = {"PIL", "aiohttp", "httpx", "pydantic", "rich", "structlog", "typer", "websockets"}
-    code = f"import sys, agent.client; print(sorted({heavy!r} & sys.modules.keys()))"
+    code = f"import sys; from agent.client import AgentClient; print(sorted({heavy!r} & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=20
     )
