@@ -11,7 +11,7 @@ import pybase64
 from aiohttp import web
 from pydantic_core import from_json
 
-from agent.errors import AgentError, NoPicture
+from agent.errors import AgentError, AnswerTooLarge, NoPicture
 from agent.outputs.collect import media_type_of
 from agent.service import Delivery, Forwarded
 from agent.tasks.board import TaskBoard
@@ -61,7 +61,7 @@ async def picture_response(
     """The first picture of these nodes (none: of all), as `wanted` of `preferred_type` says. One that lies in the
     object store is answered with a redirect to it, as it is.
 
-    Raises NoPicture.
+    Raises NoPicture, AnswerTooLarge.
     """
     media_type, found = await _first_picture(board, delivery, nodes)
     headers = {"Vary": "Accept", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -77,6 +77,8 @@ async def picture_response(
                 f"The first picture is {media_type}, and cannot be answered as {wanted}.",
                 task_id=delivery.task_id,
             ) from exc
+    if board.answer_limit is not None and len(found) > board.answer_limit:
+        raise AnswerTooLarge(limit=board.answer_limit, task_id=delivery.task_id)
     return web.Response(body=found, content_type=wanted, headers=headers)
 
 

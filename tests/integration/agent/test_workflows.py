@@ -225,6 +225,13 @@ class TestPictures:
         )
         assert answer.body == (await agent.output("as-it-is", 0)).body
 
+    async def test_picture_over_the_limit_of_an_answer_is_not_cut_off(self, make_agent: MakeAgent) -> None:
+        agent = await make_agent(max_answer_bytes=100)
+        answer = await run(
+            agent, "invert", parameters={"image": b64(png(RED))}, headers={"Accept": "image/png"}
+        )
+        assert answer.error(413, "AnswerTooLarge")["limit"] == 100
+
     async def test_error_is_json_all_the_same(self, agent: Agent) -> None:
         answer = await run(
             agent, "invert", parameters={"image": "nobody.png"}, headers={"Accept": "image/png"}

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from agent.client import AgentClient
 from tests.integration.agent import graphs
-from tests.integration.agent.pictures import color_of
+from tests.integration.agent.pictures import b64, color_of, png
 from tests.integration.agent.service import Agent, Answer
 from tests.integration.objects.conftest import MakeAgent
 from tests.integration.reliability.proxy import TcpProxy
@@ -388,3 +388,32 @@ async def test_front_signs_what_the_engine_function_has_stored(
     blind = await make_agent(role="front", engine_url=function.url, **{**shared, "object_store": None})
     (await blind.output("through", 0)).error(503, "ObjectStoreUnavailable")
     assert urls_of(await blind.status("through")) == ["/api/tasks/through/outputs/0"]
+
+
+async def run_named(agent: Agent, accept: str, **options: Any) -> Answer:
+    body = {"parameters": {"image": b64(png(RED))}, **options}
+    return await agent.call("POST", "/api/workflows/invert/run", json=body, headers={"Accept": accept})
+
+
+async def test_picture_itself_is_answered_inline_unless_its_caller_says_url(
+    make_agent: MakeAgent, bucket: Bucket
+) -> None:
+    agent = await make_agent(**bucket.settings(outputs="url"))
+    inline = await run_named(agent, "image/webp")
+    assert (inline.status, inline.headers["Content-Type"]) == (200, "image/webp")
+    assert bucket.keys() == []
+    redirect = await run_named(agent, "image/webp", outputs="url")
+    assert (redirect.status, redirect.body) == (303, b"")
+    assert redirect.headers["Cache-Control"] == "no-store"
+    assert color_of(await download(redirect.headers["Location"])) == (0, 255, 255)
+
+
+async def test_picture_of_a_front_that_lies_in_the_object_store_is_a_redirect(
+    make_agent: MakeAgent, bucket: Bucket, redis_server: RedisServer, redis_prefix: str
+) -> None:
+    shared = {"redis_url": redis_server.url, "redis_prefix": redis_prefix, **bucket.settings()}
+    engine = await make_agent(**shared)
+    front = await make_agent(role="front", engine_url=engine.url, **shared)
+    redirect = await run_named(front, "image/png", outputs="url")
+    assert redirect.status == 303
+    assert color_of(await download(redirect.headers["Location"])) == (0, 255, 255)
