@@ -28,6 +28,11 @@ HEADERS = {
 }
 
 
+async def show_page(_request: web.Request) -> web.StreamResponse:
+    """The page: run workflows, see what comes of them."""
+    return web.FileResponse(STATIC / "index.html", headers=HEADERS)
+
+
 async def show_docs(_request: web.Request) -> web.StreamResponse:
     """The HTTP interface, to read and to try."""
     return web.FileResponse(STATIC / "docs.html", headers=HEADERS)
@@ -49,7 +54,11 @@ def _files() -> dict[str, Path]:
 
 def is_open(path: str) -> bool:
     """Whether a route of this module is asked, or the document that its page shows."""
-    return path in ("/docs", "/openapi.json") or path.startswith(STATIC_PATH)
+    return path in ("/", "/docs", "/openapi.json") or path.startswith(STATIC_PATH)
 
 
-ROUTES = [web.get("/docs", show_docs), web.get(STATIC_PATH + "{path:.+}", fetch_file)]
+ROUTES = [
+    web.get("/", show_page),
+    web.get("/docs", show_docs),
+    web.get(STATIC_PATH + "{path:.+}", fetch_file),
+]

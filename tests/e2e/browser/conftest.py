@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from PIL import Image
-from playwright.async_api import Browser, BrowserContext, Page, Request, async_playwright
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    async_playwright,
+    expect,
+)
 
 from tests.e2e.browser.service import Service
 
@@ -31,6 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("needs chromium on the PATH (Debian: apt-get install chromium)")
+    expect.set_options(timeout=PATIENCE_MS)
     async with async_playwright() as playwright:
         # Containers give /dev/shm 64 MB, and root gets no sandbox.
         browser = await playwright.chromium.launch(
@@ -43,7 +52,8 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The agent on its simulator, as a process: what a person would start."""
-    with Service(tmp_path_factory.mktemp("service")) as service:
+    switches = ("--preview-method", "auto", "--step-seconds", "0.2")
+    with Service(tmp_path_factory.mktemp("service"), *switches) as service:
         yield service
 
 
@@ -66,10 +76,17 @@ async def context(browser: Browser, service: Service) -> AsyncIterator[BrowserCo
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(context: BrowserContext) -> AsyncIterator[Page]:
-    """A tab. What its console reports as an error fails the test."""
+    """A tab. What its console reports as an error fails the test. That the interface refused something, browsers report
+    as well, and tests mean it to."""
     page = await context.new_page()
     errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+
+    def look(message: ConsoleMessage) -> None:
+        is_answer = message.text.startswith("Failed to load") and "/api/" in message.location["url"]
+        if message.type == "error" and not is_answer:
+            errors.append(message.text)
+
+    page.on("console", look)
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
     assert errors == []

@@ -197,7 +197,7 @@ async def test_body_within_the_limit_runs(make_agent: Any) -> None:
 
 
 ROUTES = [
-    ("GET", "/", 404),
+    ("POST", "/", 405),
     ("GET", "/nowhere", 404),
     ("POST", "/nowhere", 404),
     ("GET", "/api", 404),

@@ -14,8 +14,9 @@ from tests.integration.agent.service import Agent
 NAMES = ("http://www.w3.org/", "https://www.w3.org/")
 
 
-async def test_page_of_the_interface(agent: Agent) -> None:
-    page = await agent.get("/docs")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_pages_and_their_files(agent: Agent, path: str) -> None:
+    page = await agent.get(path)
     assert page.status == 200
     assert page.headers["Content-Type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
@@ -44,7 +45,7 @@ async def test_files_beside_the_pages_are_not_there(agent: Agent, path: str) -> 
 
 async def test_pages_are_open_where_the_interface_is_not(make_agent: MakeAgent) -> None:
     agent = await make_agent(api_keys=["secret"])
-    for path in ("/docs", "/static/docs.js", "/openapi.json"):
+    for path in ("/", "/docs", "/static/docs.js", "/static/page/app.js", "/openapi.json"):
         assert (await agent.get(path)).status == 200
     (await agent.get("/api/tasks")).error(401, "Unauthorized")
 

@@ -1,0 +1,158 @@
+"""The page at /, and runs that take a while: progress, cancel, reload, broken connections, keys, history."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from urllib.request import urlopen
+
+from playwright.async_api import Browser, Page, Route, expect
+
+from tests.e2e.browser.proxy import Proxy
+from tests.e2e.browser.service import Service
+from tests.e2e.browser.studio import Studio
+
+#: Steps of a sampler that nobody waits for.
+LONG = "150"
+
+
+async def begin(studio: Studio, steps: str, count: int = 1) -> None:
+    await studio.open("text-to-image")
+    await studio.field("Steps").fill(steps)
+    await studio.make(count)
+
+
+async def test_progress_moves_and_a_run_is_cancelled(page: Page) -> None:
+    studio = Studio(page)
+    await begin(studio, LONG, 2)
+    await studio.expect_progress()
+    await expect(page.get_by_text(re.compile(r"Sampler · \d+/150"))).to_be_visible()
+    await expect(page.get_by_text(re.compile("Waiting")).first).to_be_visible()
+    for index in (1, 0):
+        await studio.tiles.nth(index).get_by_role("button", name="Cancel").click()
+        await expect(studio.tiles.nth(index)).to_contain_text("Cancelled")
+
+
+async def test_a_run_is_found_again_after_a_reload(page: Page) -> None:
+    studio = Studio(page)
+    await begin(studio, LONG)
+    await studio.expect_progress()
+    await page.reload()
+    await studio.expect_progress()
+    await expect(studio.field("Steps")).to_have_value(LONG)
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(studio.tiles).to_contain_text("Cancelled")
+
+
+async def test_a_dropped_connection_loses_nothing(browser: Browser, service: Service) -> None:
+    async with Proxy(service.url) as proxy:
+        context = await browser.new_context(base_url=proxy.url, locale="en-US")
+        page = await context.new_page()
+        studio = Studio(page)
+        await begin(studio, "5")
+        task_id = await page.locator(".tile").get_attribute("data-run")
+        await expect(page.locator('.tile[data-state="running"]')).to_be_visible()
+        await proxy.cut()
+        record = await asyncio.to_thread(end_of, service, str(task_id))
+        assert record["state"] == "succeeded"
+        await expect(studio.pictures).to_have_count(0)
+        proxy.restore()
+        await studio.expect_pictures(1)
+        await context.close()
+
+
+def end_of(service: Service, task_id: str) -> dict[str, object]:
+    """The final record, from the agent itself: the last of its events."""
+    with urlopen(f"{service.url}/api/tasks/{task_id}/events", timeout=60) as events:
+        lines = [line for line in events.read().decode().splitlines() if line.startswith("data: ")]
+    record: dict[str, object] = json.loads(lines[-1].removeprefix("data: "))
+    return record
+
+
+async def test_history_is_kept_repeated_and_cleared(page: Page) -> None:
+    studio = Studio(page)
+    await studio.open("text-to-image")
+    await studio.field("Prompt").fill("a lighthouse at dusk")
+    await studio.field("Steps").fill("1")
+    await studio.make(1)
+    before = await studio.expect_pictures(1)
+    await page.get_by_role("link", name="Your pictures").click()
+    await page.reload()
+    assert await studio.expect_pictures(1) == before
+    await page.get_by_role("button", name="Again with these settings").first.click()
+    await expect(studio.field("Prompt")).to_have_value("a lighthouse at dusk")
+    await page.get_by_role("button", name="Clear history").click()
+    await page.locator("#sure").get_by_role("button", name="Clear history").click()
+    await expect(page.get_by_text("Nothing here yet")).to_be_visible()
+    await page.reload()
+    await expect(page.get_by_text("Nothing here yet")).to_be_visible()
+
+
+async def test_what_the_server_has_forgotten_is_shown_as_gone(page: Page) -> None:
+    studio = Studio(page)
+    await begin(studio, "1")
+    await studio.expect_pictures(1)
+    gone = {"message": "TaskNotFound", "error": {"detail": "No task has this id.", "transient": False}}
+    await page.route("**/outputs/*", lambda route: route.fulfill(status=404, json=gone))
+    await page.reload()
+    await expect(studio.tiles).to_contain_text("No longer on the server")
+
+
+async def test_a_busy_platform_is_waited_for(page: Page) -> None:
+    """Function Compute answers 429 to everything while all its slots are taken."""
+    refusals = iter(range(2))
+    studio = Studio(page)
+
+    async def refuse_twice(route: Route) -> None:
+        if next(refusals, None) is None:
+            await route.fallback()
+        else:
+            await route.fulfill(status=429, body="busy")
+
+    await page.route("**/events", refuse_twice)
+    await begin(studio, "1")
+    await studio.expect_pictures(1)
+
+
+async def test_a_key_is_asked_for_once_and_kept_in_the_tab(browser: Browser, tmp_path: Path) -> None:
+    with Service(tmp_path, AGENT_API_KEYS="correct-horse") as service:
+        context = await browser.new_context(base_url=service.url, locale="en-US")
+        page = await context.new_page()
+        studio = Studio(page)
+        await page.goto("/#/text-to-image")
+        await page.get_by_role("textbox", name="API key").fill("wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("The server does not accept this key.")).to_be_visible()
+        await page.get_by_role("textbox", name="API key").fill("correct-horse")
+        await page.get_by_role("button", name="Continue").click()
+        await studio.field("Steps").fill("1")
+        await studio.make(2)
+        await studio.expect_pictures(2)
+        kept = await page.evaluate("() => [JSON.stringify(localStorage), JSON.stringify(sessionStorage)]")
+        assert ["correct-horse" in each for each in kept] == [False, True]
+        await context.close()
+
+
+async def test_behind_a_gateway_the_answer_comes_with_the_result(browser: Browser, tmp_path: Path) -> None:
+    with Service(tmp_path, "--step-seconds", "0.2", AGENT_INVOCATION="gateway") as service:
+        context = await browser.new_context(base_url=service.url, locale="en-US")
+        page = await context.new_page()
+        studio = Studio(page)
+        await begin(studio, "40")
+        await studio.expect_progress()
+        await page.get_by_role("button", name="Cancel").click()
+        await expect(studio.tiles).to_contain_text("Cancelled")
+        await studio.field("Steps").fill("1")
+        await page.locator(".run").click()
+        await studio.expect_pictures(1)
+        await context.close()
+
+
+async def test_a_page_without_randomness_functions_of_secure_contexts_works(page: Page) -> None:
+    """http://192.168.1.2:9000 is no secure context, and has no crypto.randomUUID."""
+    await page.add_init_script("delete Crypto.prototype.randomUUID")
+    studio = Studio(page)
+    await begin(studio, "1")
+    await studio.expect_pictures(1)
