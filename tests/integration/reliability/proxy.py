@@ -18,6 +18,7 @@ class Link:
     target: asyncio.StreamWriter
     head: bytes = b""  #: the first bytes that the caller sent
     is_abandoned: bool = False  #: the caller's side has ended, and the target takes it for alive
+    is_dropped: bool = False  #: a box on the way has forgotten it: what either end sends is lost
 
     def cut(self) -> None:
         self.caller.transport.abort()
@@ -69,6 +70,12 @@ class TcpProxy:
             link.caller.transport.abort()
         return links
 
+    def drop(self) -> int:
+        """Lose whatever comes through the connections there are, without a sign to either end; how many they are."""
+        for link in self._links:
+            link.is_dropped = True
+        return len(self._links)
+
     def stall(self) -> None:
         """Both ends keep their connections, and nothing comes through; new ones are accepted and stay silent."""
         self._flows.clear()
@@ -87,7 +94,7 @@ class TcpProxy:
             if not is_answer and not link.head:
                 link.head = chunk[:1024]
             await self._flows.wait()
-            if is_answer and self.silenced and self.silenced in link.head:
+            if link.is_dropped or (is_answer and self.silenced and self.silenced in link.head):
                 continue
             await self.passing(chunk, link, is_answer=is_answer)
             sink.write(chunk)
