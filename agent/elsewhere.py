@@ -47,17 +47,23 @@ class Elsewhere:
     async def cancel(self, task_id: str) -> TaskRecord:
         """Ask its owner to end it and wait for that; end it here where nobody has it. A task that is over stays as
         it is. Raises TaskNotFound, and what `watch` raises."""
-        stored = await self._store.request_cancel(task_id)
-        if stored is None:
-            raise TaskNotFound(task_id=task_id)
-        if stored.record.state.is_final:
-            return stored.record
-        if stored.owner is not None:
-            return await self.watch(task_id)
-        # Where nobody will run it, it has been seen as failed, and what is over stays as it was.
-        seen = self._board.as_seen(stored)
-        error = AgentError.from_dict(seen.error) if seen.error and seen.state.is_final else TaskCancelled()
-        return await self._admission.end_orphan(stored, error)
+        while True:
+            stored = await self._store.request_cancel(task_id)
+            if stored is None:
+                raise TaskNotFound(task_id=task_id)
+            if stored.record.state.is_final:
+                return stored.record
+            if stored.owner is not None:
+                record = await self.watch(task_id)
+            else:
+                # Where nobody will run it, it has been seen as failed, and what is over stays as it was.
+                seen = self._board.as_seen(stored)
+                end = seen.error if seen.state.is_final else None
+                error = AgentError.from_dict(end) if end is not None else TaskCancelled()
+                record = await self._admission.end_orphan(stored, error)
+            if record.state.is_final:
+                return record
+            # Its owner is gone without an end, or somebody has taken it meanwhile, which forgets the request.
 
 
 async def show_all(records: AsyncGenerator[TaskRecord, None], show: Show | None) -> TaskRecord:

@@ -303,6 +303,7 @@ class Runner(TaskService):
         structlog.contextvars.bind_contextvars(task_id=live.id)
         error: AgentError | None = None
         try:
+            live.begin()
             async with asyncio.timeout(self._settings.task_timeout_seconds) as limit:
                 self._limits.add(limit)
                 try:

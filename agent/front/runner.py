@@ -184,7 +184,10 @@ class FrontRunner(TaskService):
     async def _fly(self, flight: _Flight, *, must_keep: bool) -> Delivery | Forwarded:
         """Take one task to its answer, whatever happens."""
         structlog.contextvars.bind_contextvars(task_id=flight.id)
+        flight.has_begun = True
         try:
+            if flight.verdict is not None:
+                raise flight.verdict
             while True:
                 known = await self._announce(flight, must_keep=must_keep)
                 answer = await self._wait_out(known) if known is not None else await self._forward(flight)
@@ -284,7 +287,7 @@ class _Flight:
 
     def __init__(self, task_id: str, request: RunRequest, *, is_named: bool) -> None:
         self.id, self.request, self.is_named = task_id, request, is_named
-        self.is_announced = False
+        self.is_announced = self.has_begun = False
         self.announced = asyncio.Event()
         self.waiters = 0
         self.verdict: AgentError | None = None
@@ -308,4 +311,5 @@ class _Flight:
         """End it early with this error, unless it has ended or an earlier one counts."""
         if self._work is not None and not self._work.done() and self.verdict is None:
             self.verdict = verdict
-            self._work.cancel()
+            if self.has_begun:  # else nothing of it would run, also not what takes it off the list
+                self._work.cancel()

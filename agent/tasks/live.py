@@ -57,6 +57,7 @@ class LiveTask:
         self._previewed_at = -PREVIEW_PAUSE
         self.verdict: AgentError | None = None
         self.work: asyncio.Task[None] | None = None
+        self._has_begun = False
         self._base, self._store, self._right = record, store, right
         self._progress: Progress | None = None
         self._composed: TaskRecord | None = record
@@ -137,6 +138,12 @@ class LiveTask:
         """Whether its end is decided, though not yet stored."""
         return self.verdict is not None or self._is_closing
 
+    def begin(self) -> None:
+        """The first thing that the work does. Raises the verdict if one came before it could."""
+        self._has_begun = True
+        if self.verdict is not None:
+            raise self.verdict
+
     def hurry(self) -> None:
         """Do not wait for a store that is away: the process is about to end, and callers shall have their result."""
         self._hurry.set()
@@ -146,7 +153,8 @@ class LiveTask:
         the task has just ended does not."""
         if self.verdict is None and self.work is not None and not self._is_closing:
             self.verdict = verdict
-            self.work.cancel()
+            if self._has_begun:  # else nothing of it would run, also not what ends the task
+                self.work.cancel()
 
     async def follow(self) -> AsyncGenerator[TaskRecord, None]:
         """The record now and after each change, up to and with the final one; what changes quickly is skipped."""

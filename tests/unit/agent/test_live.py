@@ -352,7 +352,11 @@ class TestStop:
     """The first reason counts, and only while there is work."""
 
     async def start(self, live: LiveTask, work: Callable[[], Awaitable[Any]]) -> None:
-        live.work = asyncio.create_task(work())  # type: ignore[arg-type]
+        async def begin() -> None:
+            live.begin()
+            await work()
+
+        live.work = asyncio.create_task(begin())
         await asyncio.sleep(0)
 
     async def test_the_work_is_cancelled_and_the_first_reason_kept(self, live: LiveTask) -> None:
