@@ -15,6 +15,8 @@ from tests.gateway.leaks import LeakDetector
 from tests.gateway.tasks import AsyncQueue
 from tests.gateway.trigger import Trigger
 
+LAST_LINES = 15  # of each instance's log, in a report
+
 
 @dataclass(frozen=True)
 class Deployed:
@@ -60,6 +62,17 @@ class Platform:
         deployed = Deployed(function, fleet, queue, trigger, self.journal)
         self.deployed.append(deployed)
         return deployed
+
+    def report(self) -> str:
+        """What happened, and what the instances said last: for those who look for the cause of a failed test."""
+        begin = self.journal.events[0].at if self.journal.events else 0
+        lines = [
+            f"{e.at - begin:8.3f} {e.function} {e.instance} {e.what} {e.detail}" for e in self.journal.events
+        ]
+        for instance in (i for deployed in self.deployed for i in deployed.fleet.instances if i.log.exists()):
+            said = instance.log.read_text(errors="replace").splitlines()
+            lines += [f"--- {instance.id}", *(line[:500] for line in said[-LAST_LINES:])]
+        return "\n".join(lines)
 
     async def __aenter__(self) -> Self:
         return self

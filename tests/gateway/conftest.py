@@ -33,6 +33,7 @@ def check_logs(platform: Platform) -> None:
 async def platform(tmp_path: Path, redis_server: RedisServer, redis_prefix: str) -> AsyncIterator[Platform]:
     async with Platform(tmp_path) as running:
         yield running
+    print(running.report())  # shown when the test has failed
     running.leaks.look_at_files(tmp_path)
     check_logs(running)
     async with Redis.from_url(redis_server.url) as client:
