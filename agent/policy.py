@@ -14,15 +14,24 @@ def check_policy(workflow: Workflow, *, allow: Iterable[str], deny: Iterable[str
 
     Patterns take * and ? as wildcards; letter case counts.
     """
+    if denied := denied_nodes(workflow, allow=allow, deny=deny):
+        node = workflow.nodes[denied[0]]
+        raise NodeNotAllowed(
+            f'This server does not run nodes of class "{node.class_type}" (node "{node.id}").',
+            node_id=node.id,
+            node_title=node.title,
+            node_class=node.class_type,
+        )
+
+
+def denied_nodes(workflow: Workflow, *, allow: Iterable[str], deny: Iterable[str]) -> list[str]:
+    """Ids of the nodes that may not run here."""
     allowed, denied = tuple(allow), tuple(deny)
-    for node in workflow.nodes.values():
-        if (allowed and not _matches(node.class_type, allowed)) or _matches(node.class_type, denied):
-            raise NodeNotAllowed(
-                f'This server does not run nodes of class "{node.class_type}" (node "{node.id}").',
-                node_id=node.id,
-                node_title=node.title,
-                node_class=node.class_type,
-            )
+    return [
+        node.id
+        for node in workflow.nodes.values()
+        if (allowed and not _matches(node.class_type, allowed)) or _matches(node.class_type, denied)
+    ]
 
 
 def _matches(class_type: str, patterns: tuple[str, ...]) -> bool:

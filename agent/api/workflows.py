@@ -40,7 +40,10 @@ from agent.api.picture import FORMATS, JSON, picture_response, preferred_type
 from agent.api.render import json_response
 from agent.api.run import RUN_HEADERS, answer_run, show_progress_map
 from agent.errors import InvalidJson, InvalidOptions, InvalidParameter, WorkflowNotFound
+from agent.outputs.collect import media_type_of
+from agent.policy import denied_nodes
 from agent.service import Delivery, Forwarded
+from agent.settings import Settings
 
 if TYPE_CHECKING:
     from agent.library.library import NamedWorkflow
@@ -56,7 +59,8 @@ async def list_workflows(request: web.Request) -> web.Response:
     """The named workflows of this server, and whether its engine has all that each needs."""
     library = await asyncio.to_thread(request.app[LIBRARY])
     found, catalog = await asyncio.gather(asyncio.to_thread(library.all), _catalog(request))
-    return json_response({"workflows": [_summary(named, catalog) for named in found]})
+    settings = request.app[SETTINGS]
+    return json_response({"workflows": [_summary(settings, named, catalog) for named in found]})
 
 
 async def show_workflow(request: web.Request) -> web.Response:
@@ -65,7 +69,7 @@ async def show_workflow(request: web.Request) -> web.Response:
 
     named, catalog = await _named(request), await _catalog(request)
     detail = {
-        **_summary(named, catalog),
+        **_summary(request.app[SETTINGS], named, catalog),
         "schema": schema_of(named, catalog),
         "outputs": named.manifest.outputs,
         "models": [model.model_dump() for model in named.manifest.models],
@@ -79,7 +83,8 @@ async def show_thumbnail(request: web.Request) -> web.StreamResponse:
     named = await _named(request)
     if named.picture is None:
         raise WorkflowNotFound(f'Workflow "{named.name}" has no picture.')
-    return web.FileResponse(named.picture, headers={"Cache-Control": "max-age=300"})
+    headers = {"Content-Type": media_type_of(named.picture.name), "Cache-Control": "max-age=300"}
+    return web.FileResponse(named.picture, headers=headers)
 
 
 async def run_workflow(request: web.Request) -> web.Response:
@@ -116,16 +121,18 @@ async def _catalog(request: web.Request) -> Catalog | None:
     return await inventory.catalog() if inventory else None
 
 
-def _summary(named: NamedWorkflow, catalog: Catalog | None) -> dict[str, Any]:
+def _summary(settings: Settings, named: NamedWorkflow, catalog: Catalog | None) -> dict[str, Any]:
     from agent.library.check import missing  # noqa: PLC0415
 
-    lacking = missing(named, catalog) if catalog else []
+    denied = denied_nodes(named.workflow, allow=settings.nodes_allow, deny=settings.nodes_deny)
+    lacking = sorted({named.workflow.nodes[node].class_type for node in denied})
+    lacking += missing(named, catalog) if catalog else []
     found: dict[str, Any] = {
         "name": named.name,
         "title": named.manifest.title,
         "description": named.manifest.description,
         "tags": named.manifest.tags,
-        "available": not lacking if catalog else None,
+        "available": False if lacking else True if catalog else None,
         "missing": lacking,
     }
     if named.picture is not None:

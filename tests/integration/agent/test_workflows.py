@@ -192,6 +192,22 @@ class TestTasks:
         assert second.results("3") == first.results("3") == [as_picture.body]
         other.error(409, "TaskConflict")
 
+    async def test_behind_a_gateway_a_refusal_is_kept_for_whoever_polls(self, make_agent: MakeAgent) -> None:
+        agent = await make_agent(invocation="gateway")
+        asynchronous = {"X-Fc-Invocation-Type": "Async"}
+        for name, task_id, code in (
+            ("invert", "no-image", "InvalidParameter"),
+            ("nobody", "no-one", "WorkflowNotFound"),
+        ):
+            answer = await run(agent, name, task_id, headers=asynchronous)
+            answer.error(answer.status, code)
+            assert answer.headers["x-fc-status"] == "200"
+            assert (await agent.task(task_id))["error"]["code"] == code
+        answer = await run(
+            agent, "invert", "in-the-request", headers=asynchronous, parameters={"image": b64(png(RED))}
+        )
+        assert color_of(*answer.results("3")) == CYAN
+
     async def test_a_random_seed_is_drawn_once_for_an_id(self, agent: Agent) -> None:
         parameters = {"steps": 1, "checkpoint": "tiny.safetensors"}
         first = await run(agent, "text-to-image", "dice-twice", parameters=parameters)
@@ -361,7 +377,7 @@ class TestOwnFolder:
     ) -> None:
         write(tmp_path, "mine", GRAPH, {"title": "Mine"})
         write(tmp_path, "invert", GRAPH, {"title": "Another"})
-        (tmp_path / "mine.png").write_bytes(png(RED))
+        (tmp_path / "mine.webp").write_bytes(encode(picture(RED), "WEBP"))
         (tmp_path / "broken.json").write_text("{")
         agent = await make_agent(workflows_dir=str(tmp_path))
         found = {w["name"]: w for w in (await agent.get("/api/workflows")).ok()["workflows"]}
@@ -369,7 +385,8 @@ class TestOwnFolder:
         assert found["mine"]["thumbnail"] == "/api/workflows/mine/thumbnail"
         assert "broken" not in found
         thumbnail = await agent.get("/api/workflows/mine/thumbnail")
-        assert (thumbnail.headers["Content-Type"], thumbnail.body) == ("image/png", png(RED))
+        assert thumbnail.headers["Content-Type"] == "image/webp"
+        assert look(thumbnail.body).size == (8, 8)
         (await agent.get("/api/workflows/broken")).error(500, "InvalidManifest")
         (await run(agent, "broken")).error(500, "InvalidManifest")
 
@@ -383,6 +400,12 @@ class TestOwnFolder:
         assert shown["available"] is False
         assert shown["missing"] == ["NoSuchNode", "not-there.safetensors"]
         (await run(agent, "lacking")).error(400, "UnknownNodeClass")
+
+    async def test_what_the_server_does_not_run_is_not_available(self, make_agent: MakeAgent) -> None:
+        agent = await make_agent(nodes_deny=["ImageInv*"])
+        shown = (await agent.get("/api/workflows/invert")).ok()
+        assert (shown["available"], shown["missing"]) == (False, ["ImageInvert"])
+        (await run(agent, "invert", parameters={"image": b64(png())})).error(403, "NodeNotAllowed")
 
     async def test_workflow_without_a_manifest_gets_one_from_its_panels(
         self, make_agent: MakeAgent, tmp_path: Path

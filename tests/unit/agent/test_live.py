@@ -143,7 +143,7 @@ class TestPreviews:
         assert await store.get_preview("t") == live.preview == b"picture"
 
     async def test_quick_ones_and_large_ones_are_left_out(self, live: LiveTask) -> None:
-        live.show_preview(bytes(64 * 1024 + 1))
+        live.show_preview(bytes(live_module.LARGEST_PREVIEW + 1))
         assert (live.record.preview, live.preview) == (0, None)
         live.show_preview(b"first")
         live.show_preview(b"at once")
