@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +24,8 @@ from agent.errors import (
     TaskConflict,
     TaskNotFound,
 )
-from agent.front.function import EngineFunction, FunctionBroke
+from agent.front.flight import Flight
+from agent.front.function import EngineFunction, FunctionBroke, Result
 from agent.parking import Parking
 from agent.policy import check_policy
 from agent.service import Delivery, Forwarded, Show, TaskService
@@ -41,6 +41,10 @@ RETRY_PAUSES = (0.5, 2, 5)
 
 #: How long a cancel waits for the instance that runs the task before it answers what is known.
 CANCEL_SECONDS = 3
+
+#: How often the store is asked whether a task is over whose answer has not come, and how long after its end the answer
+#: may take beside the webhook: a connection that broke without a sign would be silent for ever.
+LOOK_SECONDS, ANSWER_SECONDS = 15, 30
 
 #: How long the end of given up tasks may take at shutdown.
 STOP_SECONDS = 5
@@ -63,7 +67,8 @@ class FrontRunner(TaskService):
         self._notifier = notifier
         self._admission = Admission(settings, board, uuid.uuid4().hex[:12], notifier)
         self._elsewhere = Elsewhere(settings, board, self._admission)
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, Flight] = {}
+        self._submissions: set[asyncio.Task[TaskRecord]] = set()
         self._is_stopping = False
 
     @property
@@ -85,7 +90,7 @@ class FrontRunner(TaskService):
         flight = await self._find_flight(task_id) if task_id else None
         if flight is None:
             self._check(request)
-            flight = _Flight(task_id or new_task_id(), request, is_named=task_id is not None)
+            flight = Flight(task_id or new_task_id(), request, is_named=task_id is not None)
             flight.begin(self._fly(flight, must_keep=must_keep))
             self._flights[flight.id] = flight
         elif flight.request.digest != request.digest:
@@ -94,8 +99,19 @@ class FrontRunner(TaskService):
 
     async def submit(self, request: RunRequest, task_id: str | None = None) -> TaskRecord:
         self._check(request)
+        submission = asyncio.create_task(self._submit(request, task_id or new_task_id()))
+        self._submissions.add(submission)
+        submission.add_done_callback(self._submissions.discard)
+        # A caller who leaves now must leave no task behind that was announced, but that nobody will deliver.
+        try:
+            return await asyncio.shield(submission)
+        except asyncio.CancelledError:
+            if submission.cancelled():  # by `drain`
+                raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS) from None
+            raise
+
+    async def _submit(self, request: RunRequest, task_id: str) -> TaskRecord:
         body = await self._parking.shrink(request.envelope(), self._settings.async_body_bytes)
-        task_id = task_id or new_task_id()
         record, is_new = await self._admission.announce(
             request, task_id, deliver_until=time.time() + self._settings.delivery_seconds
         )
@@ -104,6 +120,9 @@ class FrontRunner(TaskService):
                 await self._hand_over(body, task_id)
             except AgentError as error:
                 await self._give_up(task_id, error)
+                raise
+            except asyncio.CancelledError:
+                await self._give_up(task_id, ShuttingDown())
                 raise
             log.info("task.submitted", task_id=task_id, bytes=len(body))
         await self._notifier.resume(record)
@@ -132,10 +151,12 @@ class FrontRunner(TaskService):
 
     async def drain(self) -> None:
         self._is_stopping = True
-        await self._wait_for_flights(self._settings.shutdown_seconds)
+        await self._wait_for_all(self._settings.shutdown_seconds)
         for flight in tuple(self._flights.values()):
             flight.stop(ShuttingDown(retry_after=RETRY_AFTER_SECONDS))
-        await self._wait_for_flights(STOP_SECONDS)
+        for submission in tuple(self._submissions):
+            submission.cancel()
+        await self._wait_for_all(STOP_SECONDS)
         await self._notifier.drain(STOP_SECONDS)
 
     @property
@@ -145,23 +166,25 @@ class FrontRunner(TaskService):
     def _check(self, request: RunRequest) -> None:
         if self._is_stopping:
             raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
-        if len(self._flights) >= self._capacity:
+        if len(self._flights) + len(self._submissions) >= self._capacity:
             raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
         check_policy(request.workflow, allow=self._settings.nodes_allow, deny=self._settings.nodes_deny)
 
-    async def _find_flight(self, task_id: str) -> _Flight | None:
+    async def _find_flight(self, task_id: str) -> Flight | None:
         """The task's flight, unless its end is decided: whoever joined it then would share an end that is not his."""
         while (flight := self._flights.get(task_id)) and flight.verdict is not None:
             await flight.ended()
         return flight
 
-    async def _wait_for_flights(self, seconds: float) -> None:
+    async def _wait_for_all(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 for flight in tuple(self._flights.values()):
                     await flight.ended()
+                if self._submissions:
+                    await asyncio.wait(self._submissions)
 
-    async def _attend(self, flight: _Flight, show: Show | None) -> Delivery | Forwarded:
+    async def _attend(self, flight: Flight, show: Show | None) -> Delivery | Forwarded:
         """Wait for a task's answer. Whoever leaves last takes it with him."""
         showing = asyncio.create_task(self._show(flight, show)) if show is not None else None
         flight.waiters += 1
@@ -175,13 +198,13 @@ class FrontRunner(TaskService):
                 showing.cancel()
                 await asyncio.gather(showing, return_exceptions=True)
 
-    async def _show(self, flight: _Flight, show: Show) -> None:
+    async def _show(self, flight: Flight, show: Show) -> None:
         """Show what the store learns of the task; without a store, nothing."""
         await flight.announced.wait()
         with suppress(TaskNotFound, StoreUnavailable):
             await show_all(self._board.follow(flight.id), show)
 
-    async def _fly(self, flight: _Flight, *, must_keep: bool) -> Delivery | Forwarded:
+    async def _fly(self, flight: Flight, *, must_keep: bool) -> Delivery | Forwarded:
         """Take one task to its answer, whatever happens."""
         structlog.contextvars.bind_contextvars(task_id=flight.id)
         flight.has_begun = True
@@ -203,7 +226,7 @@ class FrontRunner(TaskService):
         finally:
             del self._flights[flight.id]
 
-    async def _announce(self, flight: _Flight, *, must_keep: bool) -> TaskRecord | None:
+    async def _announce(self, flight: Flight, *, must_keep: bool) -> TaskRecord | None:
         """Let the store show the task as queued; the record of one that an instance runs or that is over."""
         # Nobody but us delivers this one: it counts as lost when we must have given up.
         patience = self._settings.engine_start_seconds + self._settings.task_timeout_seconds
@@ -231,13 +254,13 @@ class FrontRunner(TaskService):
             raise AgentError.from_dict(record.error, record.id)
         return Delivery(record, await self._board.outputs(record.id))
 
-    async def _forward(self, flight: _Flight) -> Delivery | Forwarded | None:
+    async def _forward(self, flight: Flight) -> Delivery | Forwarded | None:
         body = await asyncio.to_thread(to_json, flight.request.envelope())
         # Without a record, an id would only make the other agent refuse a result that it cannot keep.
         task_id = flight.id if flight.is_named or flight.is_announced else None
         for pause in (*RETRY_PAUSES, None):
             try:
-                result = await self._function.run(body, task_id)
+                result = await self._call(flight, body, task_id)
                 return Forwarded(result.task_id, result.body, result.is_kept)
             except (FunctionBroke, ShuttingDown) as exc:
                 log.warning("function.broke", reason=str(exc))
@@ -247,6 +270,31 @@ class FrontRunner(TaskService):
                     raise EngineUnreachable from None
             await asyncio.sleep(pause)
         return None
+
+    async def _call(self, flight: Flight, body: bytes, task_id: str | None) -> Result:
+        """The function's answer. Raises what it raises, and FunctionBroke too where the task is over without one."""
+        calling = asyncio.create_task(self._function.run(body, task_id))
+        overdue = asyncio.create_task(self._until_overdue(flight))
+        try:
+            await asyncio.wait((calling, overdue), return_when=asyncio.FIRST_COMPLETED)
+            if calling.done():
+                return calling.result()
+            raise FunctionBroke("the task is over, and no answer comes")
+        finally:
+            calling.cancel()
+            overdue.cancel()
+            await asyncio.gather(calling, overdue, return_exceptions=True)
+
+    async def _until_overdue(self, flight: Flight) -> None:
+        """Return when the task has been over for so long that the function must have answered."""
+        patience = ANSWER_SECONDS + self._settings.webhook_total_seconds
+        over_since: float | None = None
+        while over_since is None or time.monotonic() - over_since < patience:
+            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(StoreUnavailable):
+                stored = await self._board.store.read(flight.id) if flight.is_announced else None
+                is_over = stored is not None and stored.record.state.is_final
+                over_since = (over_since or time.monotonic()) if is_over else None
 
     async def _find_running(self, task_id: str) -> TaskRecord | None:
         """The record, where an instance still runs the task or has ended it; its answer alone was lost.
@@ -279,37 +327,3 @@ class FrontRunner(TaskService):
             stored = await self._board.store.read(task_id)
             if stored is not None and stored.owner is None and not stored.record.state.is_final:
                 await self._notifier.wait(await self._admission.end_orphan(stored, error))
-
-
-class _Flight:
-    """A task on its way to its answer. Requests only wait for it. `is_named`: by the caller; `is_announced`: the
-    store knows it."""
-
-    def __init__(self, task_id: str, request: RunRequest, *, is_named: bool) -> None:
-        self.id, self.request, self.is_named = task_id, request, is_named
-        self.is_announced = self.has_begun = False
-        self.announced = asyncio.Event()
-        self.waiters = 0
-        self.verdict: AgentError | None = None
-        self._work: asyncio.Task[Delivery | Forwarded] | None = None
-
-    def begin(self, work: Coroutine[Any, Any, Delivery | Forwarded]) -> None:
-        self._work = asyncio.create_task(work, name=f"flight {self.id}")
-
-    async def ended(self) -> None:
-        if self._work is not None:
-            await asyncio.wait((self._work,))
-
-    async def answer(self) -> Delivery | Forwarded:
-        """The answer once it is there. Raises the task's error."""
-        await self.ended()
-        if self._work is None or self._work.cancelled():
-            raise self.verdict or ShuttingDown()
-        return self._work.result()
-
-    def stop(self, verdict: AgentError) -> None:
-        """End it early with this error, unless it has ended or an earlier one counts."""
-        if self._work is not None and not self._work.done() and self.verdict is None:
-            self.verdict = verdict
-            if self.has_begun:  # else nothing of it would run, also not what takes it off the list
-                self._work.cancel()

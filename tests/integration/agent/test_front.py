@@ -336,6 +336,74 @@ class TestTheFunctionFails:
         assert len(calls) == 1
         await asyncio.gather(*calls)
 
+    async def test_way_that_breaks_without_a_sign_costs_no_result(
+        self,
+        make_agent: MakeAgent,
+        engine: Agent,
+        shared: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The task runs and ends, and of its answer nothing comes, not even the end of the connection."""
+        monkeypatch.setattr("agent.front.runner.LOOK_SECONDS", 0.05)
+        monkeypatch.setattr("agent.front.runner.ANSWER_SECONDS", 0.1)
+
+        async def swallow(request: web.Request) -> web.Response:
+            headers = {"task-id": request.headers["task-id"]}
+            await engine.call("POST", "/api/run", data=await request.read(), headers=headers)
+            await asyncio.sleep(PATIENCE_SECONDS * 10)
+            return web.Response()
+
+        color = graphs.fresh_color()
+        async with listening(swallow) as url:
+            front = await make_agent(role="front", engine_url=url, webhook_total_seconds=0.1, **shared)
+            async with engine.engine.asked(1), asyncio.timeout(PATIENCE_SECONDS):
+                answer = await front.run(graphs.painted(color), "swallowed")
+        assert [color_of(picture) for picture in answer.results("2")] == [graphs.rgb(color)]
+
+    async def test_caller_who_leaves_while_his_task_is_handed_over_leaves_no_task_that_waits_for_ever(
+        self, make_agent: MakeAgent, engine: Agent, shared: dict[str, Any]
+    ) -> None:
+        """Accepted or not: what was announced is handed over all the same."""
+        is_asked, is_gone = asyncio.Event(), asyncio.Event()
+
+        async def accept_late(request: web.Request) -> web.Response:
+            is_asked.set()
+            await is_gone.wait()
+            named = {"task-id": request.headers["task-id"], "X-Fc-Invocation-Type": "Async"}
+            answer = await engine.call("POST", "/api/run", data=await request.read(), headers=named)
+            return web.Response(status=answer.status, body=answer.body)
+
+        color = graphs.fresh_color()
+        async with listening(accept_late) as url:
+            front = await make_agent(role="front", engine_url=url, **shared)
+            call = asyncio.create_task(front.submit(graphs.painted(color), "impatient"))
+            await asyncio.wait_for(is_asked.wait(), PATIENCE_SECONDS)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            for _ in range(3):
+                assert (await front.get("/healthz")).status == 200  # by now the front has seen it
+            is_gone.set()
+            await front.succeeded("impatient")
+
+    async def test_shutdown_gives_up_what_is_being_handed_over(
+        self, make_agent: MakeAgent, shared: dict[str, Any]
+    ) -> None:
+        is_asked = asyncio.Event()
+
+        async def never(request: web.Request) -> web.Response:
+            is_asked.set()
+            await asyncio.sleep(PATIENCE_SECONDS * 10)
+            return web.Response()
+
+        async with listening(never) as url:
+            front = await make_agent(role="front", engine_url=url, shutdown_seconds=0, **shared)
+            call = asyncio.create_task(front.submit(graphs.painted(), "unsent"))
+            await asyncio.wait_for(is_asked.wait(), PATIENCE_SECONDS)
+            await front.parts[RUNNER].drain()
+            (await call).error(503, "ShuttingDown")
+            record = await front.task("unsent")
+            assert (record["state"], record["error"]["code"]) == ("failed", "ShuttingDown")
+
     async def test_shared_folder_in_redis_place(self, make_agent: MakeAgent, tmp_path: Path) -> None:
         folder = {"store_dir": str(tmp_path)}
         engine = await make_agent(**folder)
@@ -384,7 +452,7 @@ async def listening(handler: Callable[[web.Request], Awaitable[web.Response]]) -
     """An address at which this handler answers every request."""
     app = web.Application(client_max_size=2**26)
     app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, handler_cancellation=True)  # one that waits for ever ends with its connection
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
