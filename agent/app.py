@@ -25,6 +25,7 @@ from agent.api.keys import (
     NOTIFIER,
     PARKING,
     PARSING,
+    PASSAGE,
     RUNNER,
     SETTINGS,
     WARM_UP,
@@ -42,6 +43,8 @@ from agent.inventory import Inventory
 from agent.objects import open_bucket, open_object_store
 from agent.outputs.places import OutputPlaces
 from agent.parking import Parking
+from agent.passage import Passage
+from agent.passage import routes as pass_through
 from agent.provision.prelude import after_provisioning
 from agent.runner import Runner
 from agent.settings import Role, Settings, SettingsError, read_api_keys
@@ -103,6 +106,7 @@ def build_app(settings: Settings) -> web.Application:
     table = [e for group in (run, socket, tasks, workflows, health, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.add_routes(pages.ROUTES)
+    app.add_routes(pass_through(settings.pass_through, PASSAGE))
     app.on_response_prepare.append(middleware.show_to_page)
     app.on_response_prepare.append(run.tell_platform)
     opener: Callable[[], Library] = cache(partial(_open_library, settings))
@@ -286,6 +290,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     runner = Runner(settings, board, executor, places, app[NOTIFIER])
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[INVENTORY] = inventory = Inventory(engine, client)
+    app[PASSAGE] = passage = Passage(url, {}, max_bytes=settings.max_body_bytes)
     app[ENGINE], app[RUNNER], app[WARM_UP] = engine, runner, warm_up
     app[FREEZES].on_thaw(lambda _: feed.renew())
     app[FREEZES].on_thaw(runner.thaw)
@@ -299,6 +304,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     await runner.stop()
     await app[NOTIFIER].close()
     await cleaner.stop()
+    await passage.close()
     await feed.stop()
     await engine.stop()
     await fetcher.close()
@@ -307,13 +313,18 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
 
 
 async def _run_front(app: web.Application) -> AsyncGenerator[None, None]:
-    from agent.front.function import EngineFunction  # noqa: PLC0415 - only a front needs an HTTP client of this kind
+    from agent.front.function import EngineFunction, credentials  # noqa: PLC0415 - only a front needs an HTTP client of this kind
     from agent.front.runner import FrontRunner  # noqa: PLC0415
 
-    function = EngineFunction(app[SETTINGS])
-    app[RUNNER] = FrontRunner(app[SETTINGS], app[BOARD], function, app[PARKING], app[NOTIFIER])
+    settings = app[SETTINGS]
+    function = EngineFunction(settings)
+    app[PASSAGE] = passage = Passage(
+        settings.engine_url or "", credentials(settings), max_bytes=settings.max_body_bytes
+    )
+    app[RUNNER] = FrontRunner(settings, app[BOARD], function, app[PARKING], app[NOTIFIER])
     yield
     await app[RUNNER].drain()
     await app[NOTIFIER].close()
     await function.close()
+    await passage.close()
     await app[BOARD].store.close()

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agent.settings_errors import say_wrong
 from agent.webhooks.signing import read_secret
+from comfyui.routes import HARMLESS
 
 #: Behind a gateway: what the platform gives an instance to drain (90 s), less what is left to be done then.
 LONGEST_SHUTDOWN_SECONDS = 75
@@ -94,6 +95,12 @@ def _check_webhook_secrets(value: list[SecretStr]) -> list[SecretStr]:
     for secret in value:
         read_secret(secret.get_secret_value())
     return value
+
+
+def _check_routes(names: list[str]) -> list[str]:
+    if unknown := [name for name in names if name not in HARMLESS]:
+        raise ValueError(f"{', '.join(unknown)} cannot be passed through; these can: {', '.join(HARMLESS)}")
+    return names
 
 
 WordList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
@@ -288,6 +295,12 @@ class Settings(BaseSettings):
         ge=0,
         description="The engine's files of a task are removed so long after it; 0 keeps them for ever. "
         "A folder given by --output-directory is left alone.",
+    )
+    pass_through: Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_check_routes)] = (
+        Field(
+            default_factory=list,
+            description="Comma-separated routes of ComfyUI's own that are passed on to it, such as /view. None: none.",
+        )
     )
     shutdown_seconds: float = Field(
         25,

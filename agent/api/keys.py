@@ -11,6 +11,7 @@ from aiohttp import web
 from agent.freeze import FreezeWatch
 from agent.inventory import Inventory
 from agent.parking import Parking
+from agent.passage import Passage
 from agent.service import TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard
@@ -37,3 +38,5 @@ WARM_UP = web.AppKey("warm_up", WarmUp)
 INVENTORY = web.AppKey("inventory", Inventory)
 #: Opens the named workflows at its first call, in a thread: reading them needs modules that the start does without.
 LIBRARY: web.AppKey[Callable[[], Library]] = web.AppKey("library", Callable)  # type: ignore[arg-type]
+#: The way to ComfyUI's own routes.
+PASSAGE = web.AppKey("passage", Passage)

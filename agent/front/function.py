@@ -44,6 +44,12 @@ class Result:
     is_kept: bool
 
 
+def credentials(settings: Settings) -> dict[str, str]:
+    """The headers by which the engine function knows the front."""
+    given = {"X-Api-Key": settings.engine_api_key, "Authorization": settings.engine_authorization}
+    return {name: secret.get_secret_value() for name, secret in given.items() if secret}
+
+
 class EngineFunction:
     """Calls `POST /api/run` there. The credentials that it adds never reach the front's callers."""
 
@@ -51,11 +57,7 @@ class EngineFunction:
         if settings.engine_url is None:
             raise ValueError("a front needs engine_url")
         self._url = f"{settings.engine_url.rstrip('/')}/api/run"
-        self._headers = {"Content-Type": "application/json"}
-        if settings.engine_api_key:
-            self._headers["X-Api-Key"] = settings.engine_api_key.get_secret_value()
-        if settings.engine_authorization:
-            self._headers["Authorization"] = settings.engine_authorization.get_secret_value()
+        self._headers = {"Content-Type": "application/json", **credentials(settings)}
         # An instance may have to be started, and its engine too, before the task gets its time.
         self._run_seconds = settings.engine_start_seconds + settings.task_timeout_seconds + 60
         self._session: aiohttp.ClientSession | None = None

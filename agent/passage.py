@@ -1,0 +1,129 @@
+"""Passes requests on to ComfyUI's own routes, for programs that were written for ComfyUI: a page that uploads a photo,
+reads the list of nodes, or shows a file by its name.
+
+Nothing is passed on unless AGENT_PASS_THROUGH names the route, and only routes can be named that read, or that upload
+an input file: what runs, cancels or forgets work goes through the tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from agent.errors import BodyTooLarge, EngineUnavailable
+from comfyui.routes import HARMLESS
+
+CONNECT_SECONDS = 10
+
+#: An instance that was frozen wakes up to connections that are dead without a sign: only fresh ones are used again.
+IDLE_SECONDS = 3
+
+#: How long ComfyUI may be silent within an answer. /object_info takes seconds where there are many custom nodes.
+SILENCE_SECONDS = 60
+
+#: What of the request ComfyUI is told.
+REQUEST_HEADERS = ("Content-Type", "Content-Length", "Accept", "Range", "If-None-Match")
+
+#: What of its answer the caller is told.
+ANSWER_HEADERS = (
+    "Content-Type",
+    "Content-Length",
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
+    "Cache-Control",
+)
+
+#: Files may hold scripts, and shall not run in the origin of our pages.
+SANDBOX = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff"}
+
+
+class Passage:
+    """The way to ComfyUI, or, on a front, to the engine function, with its credentials. Bodies are passed on piece by
+    piece in both directions; a request body has at most `max_bytes`."""
+
+    def __init__(self, url: str, headers: dict[str, str], *, max_bytes: int) -> None:
+        self._url, self._headers, self._max_bytes = url.rstrip("/"), headers, max_bytes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def pass_on(self, request: web.Request) -> web.StreamResponse:
+        """Raises BodyTooLarge, EngineUnavailable."""
+        if (request.content_length or 0) > self._max_bytes:
+            raise BodyTooLarge(limit=self._max_bytes)
+        headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
+        body = _Body(request, self._max_bytes) if request.can_read_body else None
+        try:
+            async with self._open().request(
+                request.method,
+                f"{self._url}{request.rel_url}",
+                headers={**headers, **self._headers},
+                data=body,
+                allow_redirects=False,
+            ) as answer:
+                return await _relay(request, answer)
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            if body is not None and body.is_too_large:
+                raise BodyTooLarge(limit=self._max_bytes) from None
+            raise EngineUnavailable(f"ComfyUI did not answer: {type(exc).__name__}.") from None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
+                ),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+        return self._session
+
+
+class _Body(AsyncIterable[bytes]):
+    """The body of a request, which breaks off when it is too large: the client library hides what was raised."""
+
+    def __init__(self, request: web.Request, max_bytes: int) -> None:
+        self._pieces, self._max_bytes = request.content.iter_any(), max_bytes
+        self.is_too_large = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._pieces:
+            size += len(piece)
+            self.is_too_large = size > self._max_bytes
+            if self.is_too_large:
+                raise BodyTooLarge(limit=self._max_bytes)
+            yield piece
+
+
+async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    headers = {name: answer.headers[name] for name in ANSWER_HEADERS if name in answer.headers}
+    response = web.StreamResponse(status=answer.status, headers={**headers, **SANDBOX})
+    await response.prepare(request)
+    try:
+        async for piece in answer.content.iter_any():
+            await response.write(piece)
+    except (aiohttp.ClientError, TimeoutError):
+        # The answer has begun: only a connection that breaks can say that the rest is missing.
+        if request.transport is not None:
+            request.transport.abort()
+        raise asyncio.CancelledError from None
+    await response.write_eof()
+    return response
+
+
+def routes(names: list[str], key: web.AppKey[Passage]) -> list[web.RouteDef]:
+    """The routes of these names; the application has the passage under the key."""
+
+    async def pass_on(request: web.Request) -> Any:
+        return await request.app[key].pass_on(request)
+
+    return [web.route(HARMLESS[name], name, pass_on) for name in names]

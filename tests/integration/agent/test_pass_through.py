@@ -1,0 +1,114 @@
+"""ComfyUI's own routes through the agent, for programs that were written for ComfyUI."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from tests.integration.agent import graphs
+from tests.integration.agent.conftest import MakeAgent
+from tests.integration.agent.conversation import conversation
+from tests.integration.agent.pictures import color_of, png
+from tests.integration.agent.service import Agent, Answer
+from tests.redis_server import RedisServer
+
+#: What the published couple-photo page calls.
+PAGE = ["/view", "/upload/image", "/object_info", "/object_info/{node_class}"]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def open_agent(make_agent: MakeAgent) -> Agent:
+    return await make_agent(pass_through=PAGE, max_body_bytes=100_000)
+
+
+async def upload(agent: Agent, data: bytes, name: str, **headers: str) -> Answer:
+    form = aiohttp.FormData()
+    form.add_field("image", data, filename=name, content_type="image/png")
+    form.add_field("overwrite", "true")
+    return await agent.call("POST", "/upload/image", data=form, headers=headers)
+
+
+@pytest.mark.real
+async def test_couple_photo_page_works(open_agent: Agent) -> None:
+    """Upload, ask for a node, run over the WebSocket, poll, and show the picture by its name."""
+    uploaded = (await upload(open_agent, png((9, 8, 7)), "portrait-of-a-page.png")).ok()
+    assert uploaded == {"name": "portrait-of-a-page.png", "subfolder": "", "type": "input"}
+    assert "LoadImage" in (await open_agent.get("/object_info")).ok()
+    assert list((await open_agent.get("/object_info/LoadImage")).ok()) == ["LoadImage"]
+    async with conversation(open_agent, graphs.loaded(uploaded["name"]), **{"task-id": "couple"}) as talk:
+        last = await talk.hear_out()
+    (file,) = last["data"]["2"]["images"]
+    shown = await open_agent.get("/view", params=file)
+    assert (shown.status, color_of(shown.body)) == (200, (9, 8, 7))
+    assert shown.headers["Content-Type"] == "image/png"
+    assert shown.headers["Content-Security-Policy"].startswith("sandbox")
+    assert (await open_agent.status("couple")).results("2") == [shown.body]
+
+
+async def test_only_routes_that_are_named_are_passed_on(agent: Agent, open_agent: Agent) -> None:
+    (await agent.get("/view", params={"filename": "x"})).error(404, "NotFound")
+    (await open_agent.get("/system_stats")).error(404, "NotFound")
+    (await open_agent.call("POST", "/view")).error(405, "MethodNotAllowed")
+    for path in ("/prompt", "/interrupt", "/free", "/history"):
+        (await open_agent.call("POST", path, json={})).error(404, "NotFound")
+
+
+async def test_fault_of_comfyui_is_passed_on_as_it_is(open_agent: Agent) -> None:
+    assert (await open_agent.get("/view", params={"filename": "no-such-file.png"})).status == 404
+    assert (await open_agent.get("/view", params={"filename": "../../etc/passwd"})).status in (400, 403)
+
+
+async def test_upload_that_is_too_large_is_cut_off(open_agent: Agent) -> None:
+    (await upload(open_agent, bytes(200_000), "large.png")).error(413, "BodyTooLarge")
+
+    async def endless() -> Any:
+        for _ in range(20):
+            yield bytes(10_000)
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    (await open_agent.call("POST", "/upload/image", data=endless(), headers=headers)).error(
+        413, "BodyTooLarge"
+    )
+    assert not await open_agent.engine.has_input("large.png")
+
+
+async def test_keys_guard_them_and_do_not_reach_comfyui(make_agent: MakeAgent) -> None:
+    agent = await make_agent(pass_through=PAGE, api_keys=["secret"])
+    (await agent.get("/object_info")).error(401, "Unauthorized")
+    assert (await agent.get("/object_info", headers={"X-Api-Key": "secret"})).status == 200
+
+
+async def test_engine_that_is_away_is_said(make_agent: MakeAgent) -> None:
+    agent = await make_agent(comfyui_url="http://127.0.0.1:9", pass_through=PAGE, wait=False)
+    (await agent.get("/object_info")).error(503, "EngineUnavailable")
+
+
+async def test_caller_who_leaves_ends_it(open_agent: Agent) -> None:
+    call = asyncio.create_task(open_agent.get("/object_info"))
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    assert (await open_agent.get("/object_info/LoadImage")).status == 200
+
+
+async def test_front_passes_them_on_to_the_function(
+    make_agent: MakeAgent, redis_server: RedisServer, redis_prefix: str
+) -> None:
+    shared = {"redis_url": redis_server.url, "redis_prefix": redis_prefix, "pass_through": PAGE}
+    function = await make_agent(role="engine", api_keys=["secret"], **shared)
+    front = await make_agent(role="front", engine_url=function.url, engine_api_key="secret", **shared)
+    (await upload(front, png((1, 2, 3)), "through-the-front.png")).ok()
+    shown = await front.get("/view", params={"filename": "through-the-front.png", "type": "input"})
+    assert color_of(shown.body) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("name", ["/prompt", "view", "/nothing"])
+def test_what_is_not_offered_is_an_error_at_start(name: str) -> None:
+    from agent.settings import SettingsError, load_settings  # noqa: PLC0415
+
+    with pytest.raises(SettingsError, match=r"AGENT_PASS_THROUGH.*/view"):
+        load_settings({}, pass_through=[name])
