@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
-from agent.api import health, hooks, middleware, openapi, pages, run, socket, tasks, workflows
+from agent import __version__
+from agent.api import health, hooks, metrics, middleware, openapi, pages, run, socket, tasks, workflows
 from agent.api.keys import (
     API_KEYS,
     BOARD,
+    DEVICE_MEMORY,
     ENGINE,
+    EXPOSITION,
     FREEZES,
     INVENTORY,
     LIBRARY,
+    METRICS,
     NOTIFIER,
     PARKING,
     PARSING,
@@ -32,6 +36,7 @@ from agent.api.keys import (
 )
 from agent.api.render import show_task
 from agent.cleaning import Cleaner
+from agent.device_memory import DeviceMemory
 from agent.executor import Executor
 from agent.freeze import FreezeWatch
 from agent.inputs.buckets import BucketReader, Sources
@@ -40,6 +45,7 @@ from agent.inputs.guard import AllowList
 from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
 from agent.inventory import Inventory
+from agent.metrics import Metrics
 from agent.objects import open_bucket, open_object_store
 from agent.outputs.places import OutputPlaces
 from agent.parking import Parking
@@ -50,6 +56,7 @@ from agent.runner import Runner
 from agent.settings import Role, Settings, SettingsError, read_api_keys
 from agent.tasks.board import TaskBoard
 from agent.tasks.memory import MemoryStore
+from agent.tasks.record import WebhookState
 from agent.tasks.store import TaskStore
 from agent.warm_up import WarmUp, read_warm_up
 from agent.webhooks.notifier import Notifier
@@ -70,6 +77,7 @@ from comfyui.launch import (
 )
 
 if TYPE_CHECKING:
+    from agent.exposition import Exposition
     from agent.library.library import Library
 
 log = structlog.get_logger(__name__)
@@ -82,6 +90,7 @@ def build_app(settings: Settings) -> web.Application:
     """The whole service. Running it starts the engine; cleaning it up stops it."""
     app = web.Application(
         middlewares=[
+            middleware.count_request,
             middleware.name_request,
             middleware.render_errors,
             middleware.check_origin,
@@ -103,7 +112,10 @@ def build_app(settings: Settings) -> web.Application:
         answer_limit=settings.answer_limit,
     )
     app[NOTIFIER] = build_notifier(settings, app[BOARD])
-    table = [e for group in (run, socket, tasks, workflows, health, hooks) for e in group.ENDPOINTS]
+    app[METRICS] = Metrics()
+    exposition: Callable[[], Exposition] = cache(partial(_open_exposition, settings, app[METRICS]))
+    app[EXPOSITION] = exposition
+    table = [e for group in (run, socket, tasks, workflows, health, metrics, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.add_routes(pages.ROUTES)
     app.add_routes(pass_through(settings.pass_through, PASSAGE))
@@ -122,6 +134,12 @@ def _open_library(settings: Settings) -> Library:
     from agent.library.library import SHIPPED, Library  # noqa: PLC0415 - YAML and all; see LIBRARY
 
     return Library([SHIPPED, *([Path(settings.workflows_dir)] if settings.workflows_dir else [])])
+
+
+def _open_exposition(settings: Settings, metrics: Metrics) -> Exposition:
+    from agent.exposition import Exposition  # noqa: PLC0415 - prometheus-client; see EXPOSITION
+
+    return Exposition(metrics, is_front=settings.role is Role.FRONT)
 
 
 def build_store(settings: Settings) -> TaskStore:
@@ -287,11 +305,18 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     cleaner = Cleaner(engine_folders(settings), resolver, settings.keep_files_seconds)
     executor = Executor(settings, engine, client, feed, resolver, cleaner)
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
-    runner = Runner(settings, board, executor, places, app[NOTIFIER])
+    runner = Runner(settings, board, executor, places, app[NOTIFIER], app[METRICS])
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[INVENTORY] = inventory = Inventory(engine, client)
     app[PASSAGE] = passage = Passage(url, {}, max_bytes=settings.max_body_bytes)
+    app[DEVICE_MEMORY] = memory = DeviceMemory(engine, client)
     app[ENGINE], app[RUNNER], app[WARM_UP] = engine, runner, warm_up
+    _read_metrics(app)
+    app[METRICS].read("engine_ready", lambda: engine.state is EngineState.READY)
+    app[METRICS].read("engine_restarts_total", lambda: engine.restarts)
+    app[METRICS].read("feed_reconnects_total", lambda: feed.reconnects)
+    app[METRICS].read("device_memory_bytes", lambda: memory.total)
+    app[METRICS].read("device_memory_free_bytes", lambda: memory.free)
     app[FREEZES].on_thaw(lambda _: feed.renew())
     app[FREEZES].on_thaw(runner.thaw)
     engine.start()
@@ -299,6 +324,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     await runner.start()
     warm_up.start()
     yield
+    await memory.stop()
     await inventory.stop()
     await warm_up.stop()
     await runner.stop()
@@ -321,10 +347,36 @@ async def _run_front(app: web.Application) -> AsyncGenerator[None, None]:
     app[PASSAGE] = passage = Passage(
         settings.engine_url or "", credentials(settings), max_bytes=settings.max_body_bytes
     )
-    app[RUNNER] = FrontRunner(settings, app[BOARD], function, app[PARKING], app[NOTIFIER])
+    runner = FrontRunner(settings, app[BOARD], function, app[PARKING], app[NOTIFIER])
+    app[RUNNER] = runner
+    _read_metrics(app)
+    app[METRICS].read("function_failures_total", lambda: runner.broken_calls)
     yield
-    await app[RUNNER].drain()
+    await runner.drain()
     await app[NOTIFIER].close()
     await function.close()
     await passage.close()
     await app[BOARD].store.close()
+
+
+def _read_metrics(app: web.Application) -> None:
+    """Have what the parts of every role know anyway shown with the metrics."""
+    store, objects, ended, read = app[BOARD].store, app[BOARD].objects, app[NOTIFIER].ended, app[METRICS].read
+
+    def tasks_by_state() -> dict[tuple[str, ...], float]:
+        queue = app[RUNNER].queue()
+        return {(state,): len(queue[state]) for state in ("queued", "running")}
+
+    read("info", lambda: {(__version__, app[SETTINGS].role.value): 1})
+    read("tasks", tasks_by_state)
+    read("task_capacity", lambda: app[RUNNER].queue()["capacity"])
+    read("store_errors_total", lambda: store.failures)
+    read(
+        "webhooks_total",
+        lambda: {(s.value,): ended[s] for s in (WebhookState.DELIVERED, WebhookState.FAILED)},
+    )
+    if objects is not None:
+        read(
+            "object_uploads_total",
+            lambda: {("succeeded",): objects.uploads, ("failed",): objects.failed_uploads},
+        )

@@ -101,6 +101,8 @@ class ObjectStore:
 
     def __init__(self, access: Access, prefix: str = "") -> None:
         self.bucket = access.bucket
+        #: Calls of `put` that succeeded, and that raised.
+        self.uploads = self.failed_uploads = 0
         self._access, self._prefix = access, prefix
         self._opened: S3Store | None = None
         self._opened_signer: S3Store | None = None
@@ -112,6 +114,14 @@ class ObjectStore:
 
     async def put(self, key: str, data: bytes, media_type: str, disposition: str = "") -> None:
         """Store an object whole or not at all. `disposition` is sent as Content-Disposition by whoever serves it."""
+        try:
+            await self._put(key, data, media_type, disposition)
+        except ObjectStoreUnavailable:
+            self.failed_uploads += 1
+            raise
+        self.uploads += 1
+
+    async def _put(self, key: str, data: bytes, media_type: str, disposition: str) -> None:
         import obstore  # noqa: PLC0415 - a start without an object store does without it
 
         attributes = {"Content-Type": media_type}

@@ -38,6 +38,7 @@ from agent.errors import (
 )
 from agent.executor import Executor
 from agent.leases import Leases
+from agent.metrics import Metrics
 from agent.outputs.places import OutputPlaces
 from agent.policy import check_policy
 from agent.service import Delivery, Show, TaskService
@@ -98,10 +99,11 @@ class Runner(TaskService):
         executor: Executor,
         places: OutputPlaces,
         notifier: Notifier,
+        metrics: Metrics,
     ) -> None:
         self.instance = uuid.uuid4().hex[:12]
         self._settings, self._board, self._executor, self._places = settings, board, executor, places
-        self._live, self._notifier = board.live, notifier
+        self._live, self._notifier, self._metrics = board.live, notifier, metrics
         self._admission = Admission(settings, board, self.instance, notifier)
         self._elsewhere = Elsewhere(settings, board, self._admission)
         self._leases = Leases(board.store, self._live, self.instance, settings.lease_seconds)
@@ -337,6 +339,7 @@ class Runner(TaskService):
                 if not self._may_try_again(live.record, error):
                     raise
                 log.warning("task.retried", error=error.code, detail=error.detail[:LOGGED_DETAIL])
+                self._metrics.task_retried(error.code)
                 await self._executor.heal(error)
                 self._begin_attempt(live, error)
             else:
@@ -393,6 +396,7 @@ class Runner(TaskService):
             return
         if live.is_kept or not live.must_keep:  # else it will be delivered again
             self._notifier.post(live.record)
+        self._metrics.task_ended(live.record)
         say = log.warning if state is State.FAILED else log.info
         say(
             "task.finished",

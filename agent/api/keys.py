@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from agent.device_memory import DeviceMemory
 from agent.freeze import FreezeWatch
 from agent.inventory import Inventory
+from agent.metrics import Metrics
 from agent.parking import Parking
 from agent.passage import Passage
 from agent.service import TaskService
@@ -20,6 +22,7 @@ from agent.webhooks.notifier import Notifier
 from comfyui.engine import Engine
 
 if TYPE_CHECKING:
+    from agent.exposition import Exposition
     from agent.library.library import Library
 
 SETTINGS = web.AppKey("settings", Settings)
@@ -27,6 +30,11 @@ API_KEYS = web.AppKey("api_keys", tuple[bytes, ...])
 #: Large bodies that are parsed at the same time; each costs several times its size.
 PARSING = web.AppKey("parsing", asyncio.Semaphore)
 ENGINE = web.AppKey("engine", Engine)
+METRICS = web.AppKey("metrics", Metrics)
+#: Of an engine's devices; a front has none.
+DEVICE_MEMORY = web.AppKey("device_memory", DeviceMemory)
+#: What shows the metrics; its first call, in a thread, imports what it needs.
+EXPOSITION: web.AppKey[Callable[[], Exposition]] = web.AppKey("exposition", Callable)  # type: ignore[arg-type]
 BOARD = web.AppKey("board", TaskBoard)
 NOTIFIER = web.AppKey("notifier", Notifier)
 PARKING = web.AppKey("parking", Parking)

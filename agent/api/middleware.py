@@ -14,8 +14,8 @@ from aiohttp import web
 
 from agent.api import pages
 from agent.api.hooks import HOOK_PATHS
-from agent.api.keys import API_KEYS, FREEZES, SETTINGS
-from agent.api.render import error_response
+from agent.api.keys import API_KEYS, FREEZES, METRICS, SETTINGS
+from agent.api.render import ErrorResponse, error_response
 from agent.errors import (
     AgentError,
     BodyTooLarge,
@@ -41,6 +41,12 @@ PAGE_HEADERS = ("Content-Type", "Authorization", "X-Api-Key", "task-id", "X-Fc-I
 #: The platform's ids are UUIDs, or a number, a dash and twelve more.
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+#: As proxies call it: the caller left before there was an answer.
+CALLER_LEFT = 499
+
+#: The route of requests that match none.
+NO_ROUTE = "none"
+
 #: Platforms ask these every few seconds.
 UNLOGGED_PATHS = ("/healthz", "/readyz")
 
@@ -57,10 +63,7 @@ async def name_request(request: web.Request, handler: Handler) -> web.StreamResp
     request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         request.app[FREEZES].check()
-        began, status = (
-            time.monotonic(),
-            499,
-        )  # as proxies call it: the caller left before there was an answer
+        began, status = time.monotonic(), CALLER_LEFT
         try:
             response = await handler(request)
             status = response.status
@@ -78,6 +81,33 @@ def _log_end(request: web.Request, status: int, seconds: float) -> None:
     # The path as it was sent, so without line breaks; never the query, which may hold anything.
     path = request.rel_url.raw_path
     say("request.finished", method=request.method, path=path, status=status, seconds=round(seconds, 3))
+
+
+@web.middleware
+async def count_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request, and the time for which it is open."""
+    metrics, response = request.app[METRICS], None
+    metrics.request_began()
+    try:
+        response = await handler(request)
+    finally:
+        resource = request.match_info.route.resource
+        metrics.request_ended(
+            request.method,
+            resource.canonical if resource is not None else NO_ROUTE,
+            response.status if response is not None else CALLER_LEFT,
+            code=response.code if isinstance(response, ErrorResponse) else None,
+            read=request.content.total_bytes,
+            sent=_body_bytes(response),
+        )
+    return response
+
+
+def _body_bytes(response: web.StreamResponse | None) -> int:
+    """Bytes of a body that was streamed, or is about to be sent; what goes over a WebSocket is not known."""
+    if response is None or isinstance(response, web.WebSocketResponse):
+        return 0
+    return response.body_length or response.content_length or 0
 
 
 @web.middleware

@@ -24,13 +24,26 @@ def json_response(data: Any, *, status: int = 200, headers: dict[str, str] | Non
     return web.Response(body=to_json(data), status=status, content_type="application/json", headers=headers)
 
 
+class ErrorResponse(web.Response):
+    """An error answer that says its code to those who look at it on its way out."""
+
+    code = ""
+
+
 def error_response(error: AgentError, task_id: str | None = None) -> web.Response:
     """The one form of every error answer."""
     task_id = task_id or error.task_id or error.facts.get("task_id")
     headers = {"task-id": task_id} if task_id else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    return json_response(error.to_body(task_id), status=error.status, headers=headers)
+    response = ErrorResponse(
+        body=to_json(error.to_body(task_id)),
+        status=error.status,
+        content_type="application/json",
+        headers=headers,
+    )
+    response.code = error.code
+    return response
 
 
 async def show_task(board: TaskBoard, record: TaskRecord) -> dict[str, Any]:

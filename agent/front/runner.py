@@ -69,6 +69,8 @@ class FrontRunner(TaskService):
         self._elsewhere = Elsewhere(settings, board, self._admission)
         self._flights: dict[str, Flight] = {}
         self._submissions: set[asyncio.Task[TaskRecord]] = set()
+        #: Calls of the engine function so far that ended without an agent's answer, or with that of one that stops.
+        self.broken_calls = 0
         self._is_stopping = False
 
     @property
@@ -263,6 +265,7 @@ class FrontRunner(TaskService):
                 result = await self._call(flight, body, task_id)
                 return Forwarded(result.task_id, result.body, result.is_kept)
             except (FunctionBroke, ShuttingDown) as exc:
+                self.broken_calls += 1
                 log.warning("function.broke", reason=str(exc))
                 if (known := await self._find_running(flight.id)) is not None:
                     return await self._wait_out(known)
@@ -315,6 +318,7 @@ class FrontRunner(TaskService):
             try:
                 return await self._function.submit(body, task_id)
             except FunctionBroke as exc:
+                self.broken_calls += 1
                 log.warning("function.broke", task_id=task_id, reason=str(exc))
                 if pause is None:
                     raise EngineUnreachable from None

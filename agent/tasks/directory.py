@@ -267,6 +267,7 @@ class DirectoryStore(TaskStore):
             return await self._threads.run(partial(self._prepared, job), patience * self._timeout_seconds)
         except OSError as exc:
             self._refuse_if_closed()
+            self.failures += 1
             raise StoreUnavailable(_sentence(exc)) from exc
 
     def _prepared(self, job: Callable[[], _Result]) -> _Result:

@@ -37,9 +37,10 @@ OTHER_RUN = "another run of the task is recorded"
 MAX_RESULTS = 1000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Result:
-    """The end of a task, and the right to store it. An output that is None lies elsewhere."""
+    """The end of a task, and the right to store it. An output that is None lies elsewhere. Once the outputs are stored
+    the record says how long that took."""
 
     record: TaskRecord
     outputs: tuple[bytes | None, ...] = field(repr=False)
@@ -49,6 +50,12 @@ class Result:
     def size(self) -> int:
         """Bytes of its outputs."""
         return sum(len(data) for data in self.outputs if data is not None)
+
+    def note_delivered(self, seconds: float) -> None:
+        """The outputs are stored. The first time counts: a record that is written again must be the same."""
+        if "deliver" not in self.record.timings:
+            timings = {**self.record.timings, "deliver": round(seconds, 4)}
+            self.record = self.record.changed(timings=timings)
 
 
 class Keeper:
@@ -115,10 +122,13 @@ class Keeper:
         if not isinstance(right, Claim):
             raise ClaimLost(result.record.id)
         kept = [(index, data) for index, data in enumerate(result.outputs) if data is not None]
+        began = time.monotonic()
         puts = [self._store.put_output(right, index, data) for index, data in kept]
         for failure in await asyncio.gather(*puts, return_exceptions=True):
             if failure is not None:
                 raise failure
+        if kept:
+            result.note_delivered(time.monotonic() - began)
         await self._store.write(right, result.record)
 
     def _keep(self, result: Result, reason: str) -> None:

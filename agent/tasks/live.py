@@ -99,6 +99,7 @@ class LiveTask:
                     progress=self._progress.overall,
                     current_node=self._progress.current_node,
                     nodes=self._progress.snapshot(),
+                    node_seconds=self._progress.node_seconds,
                 )
         return self._composed
 
@@ -184,6 +185,7 @@ class LiveTask:
         if self._right is not None:
             result = Result(final, tuple(self.outputs), self._right)
             self.is_kept = await keeper.store(result, patience_seconds=patience_seconds, hurry=self._hurry)
+            final = result.record
         self._base, self._progress = final, None
         self.finish()
 

@@ -19,6 +19,8 @@ from comfyui.events import (
     NodeStarted,
     Number,
     PreviewImage,
+    PromptFailed,
+    PromptInterrupted,
     PromptSucceeded,
 )
 from comfyui.workflow import Workflow
@@ -39,11 +41,19 @@ class _Entry:
 class Progress:
     """The progress map of one attempt. Not thread-safe; one fold owns it."""
 
-    def __init__(self, workflow: Workflow, *, clock: Callable[[], float] = time.time) -> None:
-        self._workflow, self._clock = workflow, clock
+    def __init__(
+        self,
+        workflow: Workflow,
+        *,
+        clock: Callable[[], float] = time.time,
+        stopwatch: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._workflow, self._clock, self._stopwatch = workflow, clock, stopwatch
         self._entries = {node_id: _Entry() for node_id in workflow.nodes}
         self._weights: dict[str, int] = {}
         self._current: str | None = None
+        self._current_since = 0.0
+        self._seconds: dict[str, float] = {}
         self._overall = 0.0
         self._reports_states = False
         self.streamed: dict[str, list[bytes]] = {}
@@ -77,6 +87,8 @@ class Progress:
                 self._add_streamed(node, data)
             case PromptSucceeded():
                 self._finish_all()
+            case PromptFailed(is_blocked_output=False) | PromptInterrupted():
+                self._clock_out()
             case _:
                 pass
         self._overall = max(self._overall, self._weigh())
@@ -91,7 +103,10 @@ class Progress:
         ]
 
     def replace_outputs(self, history: HistoryEntry) -> None:
-        """Events were missed: take the outputs from the engine's history instead."""
+        """Events were missed: take the outputs from the engine's history instead. It does not say how long a node ran,
+        and the time of one whose end was missed would be wrong."""
+        self._seconds.clear()
+        self._current = None
         for node_id, entry in self._entries.items():
             if node_id not in self.streamed:
                 entry.ui = {}
@@ -121,6 +136,12 @@ class Progress:
             id=node.id, title=node.title, class_type=node.class_type, value=entry.value, max=entry.max
         )
 
+    @property
+    def node_seconds(self) -> dict[str, float]:
+        """For how many seconds each node ran, those that it was expanded to included, as far as it has ended. ComfyUI
+        runs one node at a time, and tells when it begins."""
+        return {node: round(seconds, 3) for node, seconds in self._seconds.items()}
+
     def snapshot(self) -> dict[str, NodeProgress]:
         """The map as the API shows it, without results."""
         return {node_id: _to_record(entry) for node_id, entry in self._entries.items()}
@@ -128,7 +149,8 @@ class Progress:
     def _start(self, node: str) -> None:
         if self._current not in (None, node) and not self._reports_states:
             self._finish(str(self._current))  # before 0.3.45 only the next node's start tells
-        self._current = node
+        self._clock_out()
+        self._current, self._current_since = node, self._stopwatch()
         if entry := self._entries.get(node):
             now = int(self._clock())
             entry.start = entry.start or now
@@ -159,7 +181,15 @@ class Progress:
     def _finish_all(self) -> None:
         for node in self._weights:
             self._finish(node)
+        self._clock_out()
         self._current = None
+
+    def _clock_out(self) -> None:
+        """The current node runs no more, or another part of it begins."""
+        if self._current in self._entries:
+            now = self._stopwatch()
+            ran = self._seconds.get(self._current, 0.0) + now - self._current_since
+            self._seconds[self._current], self._current_since = ran, now
 
     def _add_output(self, node: str, output: Mapping[str, Any]) -> None:
         origin = self._workflow.origin(node)

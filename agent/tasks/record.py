@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 from pydantic.json_schema import SkipJsonSchema
 
 
@@ -142,6 +142,9 @@ class TaskRecord(Frozen):
     prompt_id: str | None = None
     workflow_digest: str = ""
     webhook: Webhook | None = None
+    #: Seconds for which each node of the latest attempt ran; without those that were cached. Empty where messages of
+    #: ComfyUI were lost on the way.
+    node_seconds: dict[str, float] = Field(default_factory=dict)
     #: The named workflow that it was made from; None for one that the caller sent.
     workflow_name: str | None = None
     #: Until when a platform may still deliver the task to an instance; None: nobody will bring it again.
@@ -151,6 +154,15 @@ class TaskRecord(Frozen):
     def attempt(self) -> int:
         """Number of the latest attempt; 0 before the first."""
         return self.attempts[-1].number if self.attempts else 0
+
+    @computed_field  # type: ignore[prop-decorator] # the order that pydantic asks for
+    @property
+    def billed_seconds(self) -> float:
+        """An estimate of the instance time that the task cost, in seconds: what its ended attempts took from admission
+        to end, waits included. An attempt whose instance vanished counts nothing, since nobody knows its end, and a
+        task that shares its instance with others counts whole, though the platform bills the instance once."""
+        known = [a for a in self.attempts if a.outcome is not Outcome.LOST or a.error is not None]
+        return round(sum(max(0.0, a.ended_at - a.started_at) for a in known if a.ended_at is not None), 3)
 
     def changed(self, **changes: Any) -> TaskRecord:
         """A copy with these fields replaced (they are not validated again)."""

@@ -291,7 +291,7 @@ class RedisStore(TaskStore):
 
     async def _run(self, *calls: Call) -> list[Any]:
         """Run scripts in one round trip; those that Redis does not know yet are sent again in full."""
-        with _translated_errors():
+        with self._translated_errors():
             replies = await self._exchange([call.by_name for call in calls], self._timeout_seconds)
             for i, reply in enumerate(replies):
                 if isinstance(reply, NoScriptError):
@@ -300,7 +300,7 @@ class RedisStore(TaskStore):
 
     async def _send(self, *commands: Command, patience: float = 1) -> list[Any]:
         """Send plain commands in one round trip, and wait `patience` times as long as usual."""
-        with _translated_errors():
+        with self._translated_errors():
             return _without_errors(await self._exchange(commands, patience * self._timeout_seconds))
 
     async def _exchange(self, commands: Sequence[Command], timeout_seconds: float) -> list[Any]:
@@ -336,16 +336,16 @@ class RedisStore(TaskStore):
         if self._closed:
             raise StoreUnavailable("The task store is closed.")
 
-
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    """Turn whatever Redis or the network answers into StoreUnavailable."""
-    try:
-        yield
-    except (RedisError, OSError) as exc:
-        # Neither redis-py nor Redis puts the URL or the password into its messages. A TimeoutError has none.
-        cause = str(exc) or "it does not answer."
-        raise StoreUnavailable(f"The task store (Redis) cannot be used now: {cause}") from exc
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """Turn whatever Redis or the network answers into StoreUnavailable."""
+        try:
+            yield
+        except (RedisError, OSError) as exc:
+            self.failures += 1
+            # Neither redis-py nor Redis puts the URL or the password into its messages. A TimeoutError has none.
+            cause = str(exc) or "it does not answer."
+            raise StoreUnavailable(f"The task store (Redis) cannot be used now: {cause}") from exc
 
 
 class _Latest:

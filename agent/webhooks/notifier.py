@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -66,6 +67,8 @@ class Notifier:
         self._default_url = default_url
         self._max_attempts, self._total_seconds = max_attempts, total_seconds
         self._must_wait = must_wait
+        #: How many messages this instance is done with.
+        self.ended: Counter[WebhookState] = Counter()
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._hurry = asyncio.Event()
 
@@ -179,6 +182,7 @@ class Notifier:
             await self._keep(record.id, webhook)
             await self._pause(pause)
         ended = webhook.ended(time.time())
+        self.ended[ended.state] += 1
         say = log.info if ended.state is WebhookState.DELIVERED else log.warning
         say(
             f"webhook.{ended.state}",

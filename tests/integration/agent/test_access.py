@@ -21,6 +21,7 @@ GUARDED = [
     ("GET", "/api/tasks/x/events"),
     ("GET", "/api/tasks/x/outputs/0"),
     ("GET", "/api/queue"),
+    ("GET", "/metrics"),
     ("GET", "/nowhere"),
     ("PUT", "/api/run"),
     ("GET", "/healthz/"),

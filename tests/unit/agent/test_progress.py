@@ -23,6 +23,8 @@ from comfyui.events import (
     NodeState,
     PreviewImage,
     PromptEnded,
+    PromptFailed,
+    PromptInterrupted,
     PromptStarted,
     PromptSucceeded,
     parse,
@@ -501,3 +503,55 @@ def test_no_events_break_the_fold(events: list[Event]) -> None:
     assert 0 <= overall[-1] <= 1
     progress.apply(PromptSucceeded(None))
     assert progress.overall == 1.0
+
+
+def progress_at(*moments: float) -> Progress:
+    """Of two nodes; its stopwatch shows these moments one after the other."""
+    graph = {n: {"class_type": "EmptyImage", "inputs": {}} for n in ("1", "2")}
+    return Progress(Workflow(graph), stopwatch=iter(moments).__next__)
+
+
+def test_each_node_is_given_the_time_until_the_next_one_begins() -> None:
+    progress = progress_at(10, 12.5, 12.5, 14)
+    for event in (
+        NodeStarted(None, "1", "1"),
+        NodeAdvanced(None, "1", 1, 2),
+        NodeStarted(None, "2", "2"),
+        PromptSucceeded(None),
+    ):
+        progress.apply(event)
+    assert progress.node_seconds == {"1": 2.5, "2": 1.5}
+
+
+def test_parts_of_an_expanded_node_add_up_under_it() -> None:
+    progress = progress_at(10, 11, 11, 13, 13, 13.25)
+    for part in ("1.0", "1.1", "1.2"):
+        progress.apply(NodeStarted(None, part, "1"))
+    progress.apply(PromptSucceeded(None))
+    assert progress.node_seconds == {"1": 3.25}
+
+
+def test_cached_nodes_ran_for_no_time() -> None:
+    progress = progress_at(10, 11)
+    progress.apply(NodesCached(None, ("1",)))
+    progress.apply(NodeStarted(None, "2", "2"))
+    progress.apply(PromptSucceeded(None))
+    assert progress.node_seconds == {"2": 1}
+
+
+@pytest.mark.parametrize(
+    "end", [PromptFailed(None, "1", "EmptyImage", "ValueError", "no", ()), PromptInterrupted(None, "1")]
+)
+def test_node_at_which_a_prompt_ends_has_its_time_too(end: Event) -> None:
+    progress = progress_at(10, 14)
+    progress.apply(NodeStarted(None, "1", "1"))
+    progress.apply(end)
+    assert progress.node_seconds == {"1": 4}
+
+
+def test_no_times_are_told_where_messages_were_lost() -> None:
+    progress = progress_at(10, 14, 14)
+    progress.apply(NodeStarted(None, "1", "1"))
+    progress.apply(NodeStarted(None, "2", "2"))
+    progress.replace_outputs(HistoryEntry(True, {}, ()))
+    assert progress.node_seconds == {}

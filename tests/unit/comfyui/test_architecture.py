@@ -79,7 +79,19 @@ def loaded_by_service() -> set[str]:
 
 # Not here: rich.console, which structlog imports by itself wherever rich is installed, and click, which httpx does.
 @pytest.mark.parametrize(
-    "module", ["requests", "urllib3", "typer", "redis", "numpy", "PIL", "obstore", "yaml", "agent.library"]
+    "module",
+    [
+        "requests",
+        "urllib3",
+        "typer",
+        "redis",
+        "numpy",
+        "PIL",
+        "obstore",
+        "yaml",
+        "prometheus_client",
+        "agent.library",
+    ],
 )
 def test_the_service_starts_without(module: str, loaded_by_service: set[str]) -> None:
     assert module not in loaded_by_service

@@ -1,0 +1,38 @@
+"""docs/operations.md says what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from agent.metrics_table import TABLE, Metric
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/operations.md"
+
+
+def row(metric: Metric) -> str:
+    """A row of the page's table."""
+    where = " and ".join(
+        role for role, shows in (("engine", metric.on_engine), ("front", metric.on_front)) if shows
+    )
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"| `{metric.full_name}` | {metric.kind} | {labels} | {where} | {metric.help} |"
+
+
+def test_page_lists_each_metric() -> None:
+    rows = re.findall(r"^\| `comfyui_agent_.*$", PAGE.read_text(), re.MULTILINE)
+    assert rows == [row(metric) for metric in TABLE]
+
+
+def test_page_names_log_events_that_are_written() -> None:
+    _, _, about_logs = PAGE.read_text().partition("## The log")
+    events = [
+        name for line in about_logs.splitlines() for name in re.findall(r"`([a-z]+\.[a-z_]+)`", line[:90])
+    ]
+    code = "".join(
+        path.read_text() for folder in ("agent", "comfyui") for path in (ROOT / folder).rglob("*.py")
+    )
+    assert len(events) > 10
+    for event in events:
+        assert f'"{event}"' in code or event in ("webhook.delivered", "webhook.failed"), event
