@@ -58,6 +58,7 @@ class Cleaner:
 
     def __init__(self, folders: Folders | None, uploads: Uploads, keep_seconds: float) -> None:
         self._folders, self._uploads, self._keep_seconds = folders, uploads, keep_seconds
+        self._began = time.time()
         self._named: dict[Path, tuple[float, float]] = {}  # oldest first: when by both clocks
         self._latest: deque[set[Path]] = deque(maxlen=KEPT_PROMPTS)
         self._removed: dict[Path, None] = {}
@@ -125,7 +126,7 @@ class Cleaner:
         }
         for path in due:
             del self._named[path]
-        unlinked, emptied = await asyncio.to_thread(_remove_all, due, tuple(self._emptied))
+        unlinked, emptied = await asyncio.to_thread(_remove_all, due, tuple(self._emptied), self._began)
         for path in (*unlinked, *emptied):
             self._removed[path] = None
         self._emptied = dict.fromkeys([p for p in self._emptied if p not in unlinked] + emptied)
@@ -151,9 +152,12 @@ class Cleaner:
         return any(path in files for files in self._latest)
 
 
-def _remove_all(due: dict[Path, float], emptied: tuple[Path, ...]) -> tuple[list[Path], list[Path]]:
+def _remove_all(
+    due: dict[Path, float], emptied: tuple[Path, ...], began: float
+) -> tuple[list[Path], list[Path]]:
     """Remove files, given when they were last named, and empty ones of earlier that are no longer the highest of their
-    series. Returns what is gone and what is empty now. Looks at each folder once."""
+    series. What was there before we `began` was made for somebody else, though a prompt may show it. Returns what is
+    gone and what is empty now. Looks at each folder once."""
     highest: dict[tuple[Path, str], int] = {}
     for folder in {path.parent for path in (*due, *emptied)}:
         with suppress(OSError):
@@ -170,7 +174,8 @@ def _remove_all(due: dict[Path, float], emptied: tuple[Path, ...]) -> tuple[list
     for path, named_at in due.items():
         with suppress(OSError):  # it is gone, or not ours to remove
             found = path.lstat()
-            if not stat.S_ISREG(found.st_mode) or found.st_mtime > named_at + ROUNDING_SECONDS:
+            is_ours = began - ROUNDING_SECONDS <= found.st_mtime <= named_at + ROUNDING_SECONDS
+            if not stat.S_ISREG(found.st_mode) or not is_ours:
                 continue
             if is_highest(path):
                 path.write_bytes(b"")

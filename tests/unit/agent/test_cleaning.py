@@ -57,6 +57,23 @@ async def test_file_that_somebody_wrote_again_after_it_was_named_stays(
     assert not cleaner.has_removed([FileRef("old.png")])
 
 
+async def test_file_that_was_there_before_us_stays_although_a_prompt_shows_it(
+    cleaner: Cleaner, tmp_path: Path
+) -> None:
+    theirs = made(cleaner, tmp_path, "holiday.png")
+    os.utime(theirs, (time.time() - 3600, time.time() - 3600))
+    ours = made(cleaner, tmp_path, "ours.png")
+    for number in range(KEPT_PROMPTS):
+        made(cleaner, tmp_path, f"x_{number}_.png")
+
+    async def is_gone() -> bool:
+        return not ours.exists()
+
+    await eventually(is_gone)
+    await cleaner.stop()
+    assert theirs.read_bytes() == b"content"
+
+
 async def test_empty_file_goes_when_the_series_goes_on(cleaner: Cleaner, tmp_path: Path) -> None:
     first = made(cleaner, tmp_path, "x_00001_.png")
     for number in range(KEPT_PROMPTS):
