@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from agent.errors import BodyTooLarge, EngineUnavailable
+from agent.errors import BodyTooLarge, EngineUnavailable, NotFound
 from comfyui.routes import HARMLESS
 
 CONNECT_SECONDS = 10
@@ -55,7 +55,9 @@ class Passage:
             await self._session.close()
 
     async def pass_on(self, request: web.Request) -> web.StreamResponse:
-        """Raises BodyTooLarge, EngineUnavailable."""
+        """Raises NotFound, BodyTooLarge, EngineUnavailable."""
+        if any(name in (".", "..") for name in request.match_info.values()):
+            raise NotFound  # on the way it would come to be another route
         if (request.content_length or 0) > self._max_bytes:
             raise BodyTooLarge(limit=self._max_bytes)
         headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
@@ -77,6 +79,7 @@ class Passage:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
+                headers={"Accept-Encoding": "identity"},  # the library would ask for packed answers
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
                 ),

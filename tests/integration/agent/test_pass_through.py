@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
@@ -112,3 +114,46 @@ def test_what_is_not_offered_is_an_error_at_start(name: str) -> None:
 
     with pytest.raises(SettingsError, match=r"AGENT_PASS_THROUGH.*/view"):
         load_settings({}, pass_through=[name])
+
+
+class TestStrangeAnswers:
+    """In ComfyUI's place stands a server that notes what it is asked, and sends packed whatever may be packed."""
+
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def asked(self) -> AsyncIterator[tuple[str, list[str]]]:
+        seen: list[str] = []
+
+        async def answer(request: web.Request) -> web.Response:
+            if request.path != "/system_stats":  # the agent's own question
+                seen.append(request.raw_path)
+            response = web.json_response({"classes": ["LoadImage"] * 100})
+            response.enable_compression()
+            return response
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}", seen
+        finally:
+            await runner.cleanup()
+
+    async def test_answer_arrives_unpacked(self, make_agent: MakeAgent, asked: tuple[str, list[str]]) -> None:
+        """With `--enable-compress-response-body` ComfyUI packs what the asker can unpack."""
+        agent = await make_agent(comfyui_url=asked[0], pass_through=PAGE, wait=False)
+        assert (await agent.get("/object_info")).ok()["classes"] == ["LoadImage"] * 100
+
+    @pytest.mark.parametrize("path", ["/object_info/..", "/object_info/%2e%2e", "/object_info/."])
+    async def test_name_that_leads_to_another_route_is_not_passed_on(
+        self, make_agent: MakeAgent, asked: tuple[str, list[str]], path: str
+    ) -> None:
+        agent = await make_agent(comfyui_url=asked[0], pass_through=PAGE, wait=False)
+        reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        assert answer.startswith(b"HTTP/1.1 404 "), answer[:300]
+        assert [found for found in asked[1] if not found.startswith("/ws")] == []
