@@ -152,6 +152,22 @@ def provision(
     raise typer.Exit(0 if all_well else 1)
 
 
+@app.command()
+def doctor(
+    write: Annotated[
+        bool, typer.Option("--write", help="Also put an object into the object store, and remove it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Look for what keeps this machine from running tasks, and say what to do about it.
+
+    Exit code: 0 if nothing does, 1 if something does, 2 if a setting is wrong.
+    """
+    from agent.doctor.command import run_doctor  # noqa: PLC0415
+
+    raise typer.Exit(run_doctor(typer.echo, write=write, as_json=as_json))
+
+
 def _load_settings(**given: Any) -> Settings:
     from agent.inputs.guard import AllowList  # noqa: PLC0415
     from agent.settings import SettingsError, load_settings  # noqa: PLC0415

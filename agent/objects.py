@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -158,6 +158,14 @@ class ObjectStore:
                         raise ObjectTooLarge
                     chunks.append(bytes(chunk))
         return b"".join(chunks), found.attributes.get("Content-Type")
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no fault."""
+        import obstore  # noqa: PLC0415
+
+        with suppress(ObjectMissing), _translated(self.bucket):
+            async with asyncio.timeout(self._access.timeout_seconds):
+                await obstore.delete_async(self._store(), key)
 
     async def signed_urls(self, keys: Sequence[str], seconds: int) -> list[str]:
         """URLs with which anybody may read the objects for so long, or until the credentials end, if that is sooner.

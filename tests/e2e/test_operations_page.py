@@ -36,3 +36,12 @@ def test_page_names_log_events_that_are_written() -> None:
     assert len(events) > 10
     for event in events:
         assert f'"{event}"' in code or event in ("webhook.delivered", "webhook.failed"), event
+
+
+def test_page_lists_what_the_doctor_looks_at() -> None:
+    about_doctor = PAGE.read_text().partition("## The doctor")[2].partition("## Metrics")[0]
+    rows = re.findall(r"^\| (`[^|]*`) \|", about_doctor, re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    code = "".join(path.read_text() for path in (ROOT / "agent/doctor").glob("*.py"))
+    used = set(re.findall(r"\b(?:ok|advice|problem)\(\s*\"([a-z ]+)\"", code)) | {"object store"}
+    assert listed == used

@@ -1,0 +1,118 @@
+"""Checks of what the settings name beside themselves: files, keys, lists of hosts."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from agent.app import bucket_reader, build_notifier
+from agent.doctor.finding import Finding, advice, ok, problem
+from agent.inputs.guard import AllowList
+from agent.objects import open_object_store
+from agent.settings import Settings, SettingsError, read_api_keys
+from agent.tasks.board import TaskBoard
+from agent.tasks.memory import MemoryStore
+from agent.warm_up import read_warm_up
+
+#: A shorter key can be guessed by whoever may try it quickly.
+SHORTEST_KEY = 16
+
+#: A network of so many addresses opens more than anybody's media servers.
+WIDEST_NETWORK = 2**24
+
+
+def check_settings(settings: Settings) -> list[Finding]:
+    """What the start of the service reads beside the environment, as it reads it."""
+    board = TaskBoard(
+        MemoryStore(record_ttl_seconds=1, output_ttl_seconds=1, max_output_bytes=1, reread_seconds=1),
+        max_attempts=1,
+    )
+    steps: list[Callable[[], object]] = [
+        lambda: read_api_keys(settings),
+        lambda: read_warm_up(settings),
+        lambda: open_object_store(settings),
+        lambda: bucket_reader(settings),
+        lambda: build_notifier(settings, board),
+    ]
+    found = []
+    for step in steps:
+        try:
+            step()
+        except SettingsError as exc:
+            found.append(problem("settings", str(exc), "Correct the setting: the service will not start."))
+    return found or [ok("settings", "They can be read, and do not contradict each other.")]
+
+
+def check_keys(settings: Settings) -> list[Finding]:
+    """Who may call."""
+    with suppress(SettingsError):  # named by check_settings
+        keys = read_api_keys(settings)
+        if not keys and settings.behind_gateway:
+            return [ok("api keys", "None: the platform in front decides who may call.")]
+        if not keys:
+            text = "None: whoever reaches the port can run workflows."
+            return [
+                advice("api keys", text, "Set AGENT_API_KEYS, unless something in front checks its callers.")
+            ]
+        if any(len(key) < SHORTEST_KEY for key in keys):
+            text = f"One of them has fewer than {SHORTEST_KEY} characters, and could be guessed."
+            return [advice("api keys", text, "Make one with `openssl rand -hex 32`.")]
+        return [ok("api keys", f"{len(keys)} open the API.")]
+    return []
+
+
+def check_webhooks(settings: Settings) -> list[Finding]:
+    """Whether receivers can tell our messages from others'."""
+    if settings.webhook_secrets:
+        return [ok("webhooks", "They are signed.")]
+    if settings.webhook_url is None:
+        return [
+            ok(
+                "webhooks",
+                "AGENT_WEBHOOK_URL is not set: only requests name receivers, and nothing is signed.",
+            )
+        ]
+    remedy = "Set AGENT_WEBHOOK_SECRETS: `echo whsec_$(openssl rand -base64 32)` makes one."
+    return [advice("webhooks", "They are not signed: a receiver cannot tell them from forged ones.", remedy)]
+
+
+def check_fetch_guard(settings: Settings) -> list[Finding]:
+    """Which private addresses the URLs of inputs may reach."""
+    try:
+        AllowList.parse(settings.fetch_allow)
+    except ValueError as exc:
+        remedy = "Correct the setting: the service will not start."
+        return [problem("fetch guard", str(exc), remedy)]
+    wide = [entry for entry in settings.fetch_allow if _is_wide(entry)]
+    if wide:
+        text = f"AGENT_FETCH_ALLOW opens {', '.join(wide)} to every caller's input URLs."
+        return [advice("fetch guard", text, "Name only the hosts or networks that hold inputs.")]
+    opened = f", and {', '.join(settings.fetch_allow)}" if settings.fetch_allow else ""
+    return [ok("fetch guard", f"Input URLs reach the public internet{opened}.")]
+
+
+def check_files(settings: Settings) -> list[Finding]:
+    """Folders and files that settings name."""
+    found = []
+    folder = settings.workflows_dir
+    if folder is not None and not Path(folder).is_dir():
+        text = f"AGENT_WORKFLOWS_DIR is {folder}, which is no folder: its workflows are missing."
+        found.append(problem("workflows", text, "Mount it, or correct the setting."))
+    if settings.provision is not None:
+        from agent.provision.errors import ManifestError  # noqa: PLC0415 - YAML, which few need
+        from agent.provision.manifest import load_manifest  # noqa: PLC0415
+
+        try:
+            load_manifest(Path(settings.provision))
+        except ManifestError as exc:
+            text = f"AGENT_PROVISION: {exc.args[0]}"
+            found.append(problem("provisioning", text, "Correct the manifest: the engine will not start."))
+    return found
+
+
+def _is_wide(entry: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_network(entry.strip()).num_addresses > WIDEST_NETWORK
+    return False
