@@ -10,6 +10,8 @@ import typer
 from typer.core import TyperCommand
 
 from agent import __version__
+from agent.commands.run import run
+from agent.commands.tasks import cancel, outputs, status
 from agent.library.commands import app as workflow_commands
 
 if TYPE_CHECKING:
@@ -40,9 +42,6 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"comfyui-agent {__version__}")
         raise typer.Exit
-
-
-app.add_typer(workflow_commands, name="workflow")
 
 
 @app.callback()
@@ -166,6 +165,11 @@ def doctor(
     from agent.doctor.command import run_doctor  # noqa: PLC0415
 
     raise typer.Exit(run_doctor(typer.echo, write=write, as_json=as_json))
+
+
+for command in (run, status, cancel, outputs):
+    app.command()(command)
+app.add_typer(workflow_commands, name="workflow")
 
 
 def _load_settings(**given: Any) -> Settings:

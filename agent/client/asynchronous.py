@@ -31,7 +31,7 @@ from agent.client.wire import (
     checked_key,
     has_same_origin,
     is_loopback,
-    shown,
+    origin,
 )
 
 #: Bytes: a signed URL in a redirect may be long.
@@ -248,14 +248,14 @@ def _reaching(url: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError as exc:
-        raise AgentUnreachable(f"{shown(url)} does not answer in time.") from exc
+        raise AgentUnreachable(f"{origin(url)} does not answer in time.") from exc
     except aiohttp.ClientConnectorError as exc:
         # asyncio words it itself, and no better than the system does.
         number = exc.os_error.errno or 0
         reason = os.strerror(number) if number > 0 else exc.os_error.strerror or str(exc.os_error)
-        raise AgentUnreachable(f"{shown(url)} cannot be reached: {reason}.") from exc
+        raise AgentUnreachable(f"{origin(url)} cannot be reached: {reason}.") from exc
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as exc:
         reason = (str(exc) or type(exc).__name__).partition("\n")[0].rstrip(".")
-        raise AgentUnreachable(f"The connection to {shown(url)} broke: {reason}.", broke=True) from exc
+        raise AgentUnreachable(f"The connection to {origin(url)} broke: {reason}.", broke=True) from exc
     except (aiohttp.ClientError, ValueError) as exc:
-        raise AgentUnreachable(f"{shown(url)} cannot be reached: {exc}") from exc
+        raise AgentUnreachable(f"{origin(url)} cannot be reached: {exc}") from exc

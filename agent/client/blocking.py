@@ -29,7 +29,7 @@ from agent.client.wire import (
     checked_key,
     has_same_origin,
     is_loopback,
-    shown,
+    origin,
 )
 
 OnProgress = Callable[[dict[str, Any]], object]
@@ -267,12 +267,12 @@ def _reaching(url: str) -> Iterator[None]:
     except (requests.RequestException, HTTPError, OSError) as exc:
         cause = _cause(exc)
         if isinstance(exc, requests.Timeout) or isinstance(cause, TimeoutError | ReadTimeoutError):
-            raise AgentUnreachable(f"{shown(url)} does not answer in time.") from exc
+            raise AgentUnreachable(f"{origin(url)} does not answer in time.") from exc
         reason = str(cause.args[0] if cause.args else cause).rpartition(": ")[2].rstrip(".")
         # What urllib3 says of a connection that stood; it wraps what kept one from being made otherwise.
         if isinstance(cause, ProtocolError):
-            raise AgentUnreachable(f"The connection to {shown(url)} broke: {reason}.", broke=True) from exc
-        raise AgentUnreachable(f"{shown(url)} cannot be reached: {reason}.") from exc
+            raise AgentUnreachable(f"The connection to {origin(url)} broke: {reason}.", broke=True) from exc
+        raise AgentUnreachable(f"{origin(url)} cannot be reached: {reason}.") from exc
 
 
 def _cause(exc: BaseException) -> BaseException:

@@ -138,6 +138,12 @@ def shown(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
+def origin(url: str) -> str:
+    """The server of an address."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def checked_task_id(task_id: str) -> str:
     """Raises ValueError for what would leave its place in a path."""
     if not TASK_ID.fullmatch(task_id):

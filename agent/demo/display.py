@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from agent.commands.display import node_of
+
 #: Takes each record of one task.
 Show = Callable[[dict[str, Any]], None]
 #: Takes a task's title and a few words on how it is sent, and returns what shows its records.
@@ -140,15 +142,6 @@ class RichDisplay:
         for row in rows:
             table.add_row(*map(Text, row.cells()))
         self._console.print(table)
-
-
-def node_of(record: dict[str, Any]) -> str:
-    """What a task is at: the title of its node, with the step that it has come to, or its state."""
-    node = record["current_node"]
-    if node is None:
-        state: str = record["state"]
-        return {"queued": "waiting", "running": "working", "succeeded": "done"}.get(state, state)
-    return f"{node['title']} {node['value']}/{node['max']}" if node["max"] > 1 else str(node["title"])
 
 
 def _fail(text: str, details: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from agent.errors import AgentError
 from agent.settings import Settings, variable
@@ -72,6 +73,66 @@ def test_readme_commands_work_as_a_newcomer_types_them(
             service.wait(timeout=15)
     assert (tmp_path / "answer.json").read_text().count('"results"') == 1
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.timeout(180)
+def test_blocks_of_the_client_page_work_one_after_the_other(
+    tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    port, bin_folder = free_port(), Path(sys.executable).parent
+    url = f"http://127.0.0.1:{port}"
+    environment = clean_environment | {
+        "AGENT_PORT": str(port),
+        "COMFYUI_PORT": str(free_port()),
+        "COMFYUI_AGENT_URL": url,
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+    }
+    (tmp_path / "workflows").symlink_to(ROOT / "workflows")
+    Image.new("RGB", (64, 48), (200, 120, 40)).save(tmp_path / "cat.png")
+    said = []
+    with subprocess.Popen(
+        [bin_folder / "comfyui-agent", "serve"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+    ) as service:
+        try:
+            wait_until_ready(url)
+            for language, _, text in BLOCK.findall((ROOT / "docs/client.md").read_text()):
+                code = text.replace("http://localhost:9000", url)
+                how = {
+                    "bash": ["bash", "-euo", "pipefail", "-c"],
+                    "python": [sys.executable, "-W", "error", "-c"],
+                }
+                argv = [*how[language], code]
+                ran = subprocess.run(
+                    argv,
+                    cwd=tmp_path,
+                    env=environment,
+                    timeout=90,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+                said.append(ran.stdout)
+        finally:
+            service.terminate()
+            service.wait(timeout=15)
+    assert said[-1].endswith("4\ncancelled\n")
+    assert len(list((tmp_path / "foxes").glob("*.png"))) == 6
+    with Image.open(tmp_path / "postcard.png") as picture:
+        assert picture.size == (720, 480)
+
+
+def test_client_page_has_every_option_of_run() -> None:
+    from typer.main import get_command  # noqa: PLC0415
+
+    from agent.cli import app  # noqa: PLC0415
+
+    page = (ROOT / "docs/client.md").read_text()
+    shown = re.findall(r"^\| `(--[\w-]+)", page, re.MULTILINE)
+    (run,) = [command for name, command in get_command(app).commands.items() if name == "run"]
+    assert sorted(shown) == sorted(
+        next(o for o in p.opts if o.startswith("--")) for p in run.params if p.opts[0].startswith("-")
+    )
 
 
 def test_settings_page_lists_each_setting_with_its_default_and_description() -> None:

@@ -14,11 +14,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from agent.client import AgentClient
+from agent.client import AgentClient, AgentRequestError
+from agent.settings import variable
 from tests.integration.cli.clients import BOTH, MakeClient
+from tests.integration.cli.places import Line
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
@@ -147,3 +150,66 @@ def make_client(request) -> MakeClient:
 def client(make_client, agent_url) -> Iterator[AgentClient]:
     with make_client(agent_url, timeout=SECONDS) as made:
         yield made
+
+
+def command_in(home: Path) -> Command:
+    home.mkdir()
+    return Command(home)
+
+
+def engine_settings(command: Command) -> dict[str, str]:
+    return {
+        "AGENT_SHUTDOWN_SECONDS": "1",
+        "AGENT_INVOCATION": "standalone",
+        "COMFYUI_PORT": str(free_port()),
+        "COMFYUI_ARGS": f"--step-seconds 0.02 --base-directory {command.home / 'engine'}",
+    }
+
+
+@pytest.fixture
+def bucket_url(command, bucket) -> Iterator[str]:
+    """An agent that puts its outputs into a bucket."""
+    command.settings = engine_settings(command) | {
+        variable(name): str(value) for name, value in bucket.settings(outputs="url").items()
+    }
+    with serving(command) as url:
+        yield url
+
+
+@pytest.fixture
+def front_url(tmp_path, redis_server, redis_prefix) -> Iterator[str]:
+    """A front before an agent; both want keys, and not the same."""
+    shared = {"REDIS_URL": redis_server.url, "AGENT_REDIS_PREFIX": redis_prefix}
+    with contextlib.ExitStack() as stack:
+        engine, front = (command_in(tmp_path / name) for name in ("engine", "front"))
+        engine.settings = engine_settings(engine) | shared | {"AGENT_API_KEYS": "engines"}
+        engine_url = stack.enter_context(serving(engine))
+        front.settings = {
+            **shared,
+            "AGENT_ROLE": "front",
+            "AGENT_ENGINE_URL": engine_url,
+            "AGENT_ENGINE_API_KEY": "engines",
+            "AGENT_API_KEYS": "callers",
+            "AGENT_INVOCATION": "standalone",
+            "AGENT_SHUTDOWN_SECONDS": "1",
+        }
+        yield stack.enter_context(serving(front))
+
+
+@pytest.fixture
+def line(agent_url) -> Iterator[Line]:
+    with Line(urlsplit(agent_url).port or 0) as made:
+        yield made
+
+
+def cut_when_running(line: Line, agent_url: str, task_id: str) -> int:
+    """Cut the line as soon as the task is at a node; how many connections there were."""
+    with AgentClient(agent_url) as watcher:
+
+        def is_running() -> bool:
+            with contextlib.suppress(AgentRequestError):
+                return watcher.task(task_id)["current_node"] is not None
+            return False
+
+        until(is_running, "the task runs")
+        return line.cut()
