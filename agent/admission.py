@@ -63,14 +63,14 @@ class Admission:
         self._notifier = notifier
 
     async def claim(
-        self, request: RunRequest, task_id: str | None, *, is_background: bool, must_keep: bool
+        self, request: RunRequest, task_id: str, *, is_background: bool, must_keep: bool
     ) -> LiveTask | TaskRecord:
         """A new live task whose work has yet to begin; a live one that runs already; or the record of a task
         that another instance runs or that is over.
 
         Raises TaskConflict, and StoreUnavailable where the task `must_keep` its result for somebody who polls.
         """
-        record = self._first_record(request, task_id or new_task_id())
+        record = self._first_record(request, task_id)
         taken = await self._try(self._take(record, 0), must_keep=must_keep)
         while isinstance(taken, Stored):
             match decide(taken, request.digest, self._settings.max_attempts):

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from agent.admission import Admission, RunRequest
+from agent.admission import Admission, RunRequest, new_task_id
 from agent.elsewhere import Elsewhere, show_all
 from agent.errors import (
     AgentError,
@@ -111,7 +111,8 @@ class Runner(TaskService):
         self._is_stopping = False
         self._drain: asyncio.Task[None] | None = None
         self._limits: set[asyncio.Timeout] = set()
-        self._claiming = 0  # tasks between the check for room and their place among the live ones
+        #: Tasks between the check for room and their place among the live ones.
+        self._claims: dict[str, asyncio.Task[LiveTask | TaskRecord]] = {}
 
     async def start(self) -> None:
         self._leases.start()
@@ -233,22 +234,22 @@ class Runner(TaskService):
     ) -> LiveTask | TaskRecord:
         """A task of ours that works, or the record of one that others run or that is over."""
         self._places.check(request)
+        while busy := self._unsettled(task_id):
+            await asyncio.wait((busy,))
         live = self._live.get(task_id) if task_id else None
-        while live is not None and live.is_ending and live.work is not None:
-            await asyncio.wait((live.work,))  # whoever joined it now would share an end that is not his
-            live = self._live.get(live.id)
         if live is None:
             if self._is_stopping:
                 raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
-            if len(self._live) + self._claiming >= self._capacity:
+            if len(self._live) + len(self._claims) >= self._capacity:
                 if task_id and (known := await self._admission.find(request, task_id)):
                     return known
                 raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
             check_policy(request.workflow, allow=self._settings.nodes_allow, deny=self._settings.nodes_deny)
-            self._claiming += 1
+            task_id = task_id or new_task_id()
             claiming = asyncio.create_task(
                 self._claim(request, task_id, is_background=is_background, must_keep=must_keep)
             )
+            self._claims[task_id] = claiming
             try:
                 return await asyncio.shield(claiming)
             except asyncio.CancelledError:
@@ -262,15 +263,24 @@ class Runner(TaskService):
         live.must_keep = live.must_keep or must_keep
         return live
 
+    def _unsettled(self, task_id: str | None) -> asyncio.Task[Any] | None:
+        """What must be over before one can tell whether the task is here: a claim on it, which may find no store and
+        so not this one either, or its work that is about to end, since whoever joined it now would share an end that
+        is not his."""
+        if task_id is None:
+            return None
+        live = self._live.get(task_id)
+        return self._claims.get(task_id) or (live.work if live is not None and live.is_ending else None)
+
     async def _claim(
-        self, request: RunRequest, task_id: str | None, *, is_background: bool, must_keep: bool
+        self, request: RunRequest, task_id: str, *, is_background: bool, must_keep: bool
     ) -> LiveTask | TaskRecord:
         try:
             admitted = await self._admission.claim(
                 request, task_id, is_background=is_background, must_keep=must_keep
             )
         finally:
-            self._claiming -= 1
+            del self._claims[task_id]
         if isinstance(admitted, LiveTask) and admitted.work is None:
             self._begin(admitted, request)
         return admitted
