@@ -180,6 +180,11 @@ class ObjectStore:
         """As `signed_urls`, for one object."""
         return (await self.signed_urls([key], seconds))[0]
 
+    async def origin(self) -> str:
+        """Scheme and host of the signed URLs. Raises ObjectStoreUnavailable."""
+        scheme, host, *_ = urlsplit(await self.signed_url(self.key("origin"), 1))
+        return f"{scheme}://{host}"
+
     def _store(self) -> S3Store:
         if self._opened is None:
             self._opened = _open(self._access, self._access.endpoint)

@@ -1,17 +1,20 @@
 """What browsers load: the document of the HTTP interface, as a page, and the files that pages consist of.
 
 None of it is secret, and a browser cannot send an API key when it opens a page: these routes are open to everybody.
-Everything comes from this server; the Content-Security-Policy holds the pages to that.
+Everything comes from this server; the Content-Security-Policy holds the pages to that. Pictures alone may also come
+from the object store, where outputs are kept there.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from aiohttp import web
 
-from agent.errors import NotFound
+from agent.api.keys import BOARD
+from agent.errors import NotFound, ObjectStoreUnavailable
 
 STATIC = Path(__file__).parent.parent / "static"
 
@@ -19,8 +22,6 @@ STATIC = Path(__file__).parent.parent / "static"
 STATIC_PATH = "/static/"
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
-    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     # Asked again each time, with an answer of 304 as long as the file is the same.
@@ -28,14 +29,28 @@ HEADERS = {
 }
 
 
-async def show_page(_request: web.Request) -> web.StreamResponse:
+def headers(media_origin: str = "") -> dict[str, str]:
+    """What goes with each file. `media_origin`: where pictures, videos and sounds may come from beside this server."""
+    policy = (
+        f"default-src 'self'; img-src 'self' data: blob: {media_origin}; media-src 'self' blob: {media_origin}; "
+        "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    return {**HEADERS, "Content-Security-Policy": policy.replace(" ;", ";")}
+
+
+async def show_page(request: web.Request) -> web.StreamResponse:
     """The page: run workflows, see what comes of them."""
-    return web.FileResponse(STATIC / "index.html", headers=HEADERS)
+    objects = request.app[BOARD].objects
+    origin = ""
+    if objects is not None:
+        with suppress(ObjectStoreUnavailable):  # then there are no links to its pictures either
+            origin = await objects.origin()
+    return web.FileResponse(STATIC / "index.html", headers=headers(origin))
 
 
 async def show_docs(_request: web.Request) -> web.StreamResponse:
     """The HTTP interface, to read and to try."""
-    return web.FileResponse(STATIC / "docs.html", headers=HEADERS)
+    return web.FileResponse(STATIC / "docs.html", headers=headers())
 
 
 async def fetch_file(request: web.Request) -> web.StreamResponse:
@@ -43,7 +58,7 @@ async def fetch_file(request: web.Request) -> web.StreamResponse:
     path = _files().get(request.match_info["path"])
     if path is None:
         raise NotFound
-    return web.FileResponse(path, headers=HEADERS)
+    return web.FileResponse(path, headers=headers())
 
 
 @cache

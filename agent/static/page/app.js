@@ -8,12 +8,11 @@ import { countField } from "./fields.js";
 import { Form } from "./form.js";
 import { LANGUAGES, language, local, setLanguage, t, texts, translate } from "./i18n.js";
 import { promptForKey } from "./keyring.js";
-import { acquire, forget } from "./media.js";
+import { forget, open } from "./media.js";
 import { OwnForm } from "./own.js";
 import { OWN, Picker } from "./picker.js";
 import { Runs } from "./runs.js";
 import * as store from "./store.js";
-import { pathOf } from "./tile.js";
 import { Viewer } from "./viewer.js";
 
 const main = $("main");
@@ -152,6 +151,7 @@ async function submit(event, button) {
     if (values === null) return;
     const about = { title: detail.title, summary: form.summary, outputs: detail.outputs, seedName: form.seedName };
     const what = name === OWN ? { ...about, workflow: null, ...values } : { ...about, workflow: name, values };
+    await store.put("drafts", draft);
     await runs.submit(what, draft.count);
       if (matchMedia("(max-width: 860px)").matches) feed.element.scrollIntoView({ behavior: calm() ? "auto" : "smooth" });
   } finally {
@@ -170,16 +170,14 @@ async function again(batch, run = null) {
 }
 
 async function use(run, output) {
-  let value = { url: output.signed_url, name: output.filename };
-  if (!output.signed_url) {
-    try {
-      const { blob, release } = await acquire(pathOf(run, output));
-      release();
-      value = { blob, name: output.filename };
-    } catch (error) {
-      toast(explain(error).title);
-      return;
-    }
+  let value;
+  try {
+    const { url, blob, release } = await open(run, output);
+    release();
+    value = { name: output.filename, ...(blob ? { blob } : { url }) };
+  } catch (error) {
+    toast(explain(error).title);
+    return;
   }
   if (studio?.form.take(value)) {
     toast(t("picture.taken"));
@@ -285,15 +283,21 @@ $("language").addEventListener("change", () => {
 });
 
 addEventListener("hashchange", () => {
-  if (location.hash.startsWith("#/") || location.hash === "") render();
+  if (!location.hash.startsWith("#/") && location.hash !== "") return;
+  render();
+  main.focus({ preventScroll: true }); // the next Tab begins in the new view
 });
 addEventListener("pagehide", () => studio?.keep.now());
 addEventListener("paste", (event) => studio?.form.paste(event));
 addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) document.querySelector(".run-form")?.requestSubmit();
 });
-// A file that misses its field must not take the page's place.
-for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
+// A file that misses its field must not take the page's place; it goes into a field where there is one for it.
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  for (const file of event.dataTransfer?.files ?? []) if (file.type.startsWith("image/")) studio?.form.take({ blob: file, name: file.name });
+});
 
 setKeyPrompt(promptForKey);
 showTheme(document.documentElement.dataset.theme);

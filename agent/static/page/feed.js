@@ -31,7 +31,11 @@ export class Feed {
       this.note,
     );
     runs.addEventListener("batches", () => this.update());
-    runs.addEventListener("run", ({ detail }) => this.#articles.get(detail.run.batch)?.tiles.get(detail.run.id)?.update());
+    runs.addEventListener("run", ({ detail: { run, before } }) => {
+      const article = this.#articles.get(run.batch);
+      article?.tiles.get(run.id)?.update();
+      if (run.state !== before) article?.tellOpen();
+    });
     setInterval(() => this.#tellTimes(), 30_000);
   }
 
@@ -91,6 +95,7 @@ export class Feed {
     if (ratio > 0) grid.style.setProperty("--ratio", Math.min(2, Math.max(0.5, ratio)));
     grid.dataset.count = tiles.size;
     const time = h("time", { class: "muted", dateTime: new Date(batch.created).toISOString(), title: new Date(batch.created).toLocaleString() }, ago(batch.created));
+    const cancelAll = h("button", { type: "button", class: "button quiet small", on: { click: () => this.#cancelAll(batch) } }, t("run.cancel.all"));
     const element = h(
       "article",
       { class: "batch", data: { id: batch.id } },
@@ -98,13 +103,20 @@ export class Feed {
         "header",
         { class: "batch-head" },
         h("div", { class: "batch-title" }, h("h3", {}, local(batch.title)), time),
+        cancelAll,
         iconButton("again", t("feed.again"), () => this.actions.again(batch)),
         iconButton("trash", t("feed.remove"), () => this.runs.remove(batch)),
       ),
       batch.summary ? h("p", { class: "summary" }, batch.summary) : null,
       grid,
     );
-    return { element, tiles };
+    const tellOpen = () => (cancelAll.hidden = this.runs.of(batch).filter((run) => this.runs.isOpen(run)).length < 2);
+    tellOpen();
+    return { element, tiles, tellOpen };
+  }
+
+  #cancelAll(batch) {
+    for (const run of this.runs.of(batch)) this.runs.cancel(run);
   }
 
   #tellTimes() {

@@ -121,7 +121,7 @@ export class MaskField {
       iconButton("undo", t("mask.undo"), () => this.#undo()),
       iconButton("trash", t("mask.clear"), () => this.#clear()),
     );
-    this.element.append(this.first, this.stage, this.tools);
+    this.element.append(this.first, this.tools, this.stage);
   }
 
   #choose(erases) {

@@ -1,6 +1,6 @@
 // The bytes of outputs, as addresses that elements can show. An <img> cannot send an API key, so pictures are fetched.
 
-import { ask } from "./api.js";
+import { Failure, ask, askJson } from "./api.js";
 
 /** Shown by the browser itself; SVG and HTML could hold scripts and are only ever downloaded. */
 const SHOWN = /^(image\/(png|jpeg|webp|gif|avif|bmp)|video\/[\w.+-]+|audio\/[\w.+-]+)$/;
@@ -12,6 +12,28 @@ export const kindOf = (output) => {
   if (!SHOWN.test(output.media_type)) return output.media_type.startsWith("text/plain") ? "text" : "file";
   return kind;
 };
+
+/** Signed URLs end; the agent makes new ones whenever it is asked. The shortest that is worth using: */
+const LINK_MS = 30_000;
+
+const links = new Map(); // task id -> {until, promise of its outputs}
+
+/**
+ * An output as {url, blob, release}. `blob` is null where it lies in an object store: elements may show that, but the
+ * page may not read it. Raises Failure.
+ */
+export async function open(run, output) {
+  if (!output.object_key) return acquire(`api/tasks/${run.id}/outputs/${output.index}`);
+  let known = links.get(run.id);
+  if (!known || known.until < Date.now()) {
+    known = { until: Date.now() + LINK_MS, promise: askJson(`api/tasks/${run.id}`).then((record) => record.outputs) };
+    known.promise.catch(() => links.delete(run.id));
+    links.set(run.id, known);
+  }
+  const url = (await known.promise).find((each) => each.index === output.index)?.signed_url;
+  if (!url) throw new Failure("ObjectStoreUnavailable");
+  return { url, blob: null, release: () => {} };
+}
 
 /**
  * Fetch what lies at `path`; everybody who asks shares it. Gives {url, blob, release}: after the last release the

@@ -28,6 +28,11 @@ function rank({ tags }) {
   return (tags.includes("no-model") ? known.length : 0) + Math.min(known.length, ...places);
 }
 
+function tagPlace(tag) {
+  if (tag === "no-model") return known.length + 1;
+  return known.includes(tag) ? known.indexOf(tag) : known.length;
+}
+
 const tagName = (tag) => (knows(`tag.${tag}`) ? t(`tag.${tag}`) : tag);
 
 export class Picker {
@@ -57,7 +62,7 @@ export class Picker {
   rebuild() {
     this.search.placeholder = t("home.search");
     this.search.setAttribute("aria-label", t("home.search"));
-    const tags = [...new Set(this.workflows.flatMap((each) => each.tags))];
+    const tags = [...new Set(this.workflows.flatMap((each) => each.tags))].sort((a, b) => tagPlace(a) - tagPlace(b));
     const chip = (tag, words) =>
       h(
         "button",

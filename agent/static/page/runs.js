@@ -22,7 +22,7 @@ const PAUSES = [1, 2, 4, 8, 15, 30];
 /** When following begins although the request that carries the run is still open. */
 const GRACE_MS = 1_500;
 
-const KEPT_FIELDS = ["index", "node_id", "filename", "type", "media_type", "bytes", "url", "signed_url"];
+const KEPT_FIELDS = ["index", "node_id", "filename", "type", "media_type", "bytes", "object_key"];
 
 const newId = (letter) => letter + (crypto.randomUUID?.() ?? fallbackId());
 
@@ -107,7 +107,7 @@ export class Runs extends EventTarget {
         return; // its events tell the rest
       } catch (error) {
         if (error.code !== "TaskNotFound") {
-          this.#change(run, { cancelling: false });
+          this.#change(run, { cancelling: false, note: error.code === "Offline" ? "error.Offline" : "run.busy" });
           return;
         }
       }
@@ -210,7 +210,7 @@ export class Runs extends EventTarget {
             headers: { ...headers, "task-id": run.id, Prefer: "respond-async" },
             signal,
           });
-          this.#change(run, { accepted: true, note: null });
+          this.#change(run, { accepted: true, note: null, ...(run.state === "sending" ? { state: "queued" } : {}) });
           await response.body?.cancel(); // a run's whole result, where the agent answered after it
           return;
         } catch (error) {
@@ -237,6 +237,7 @@ export class Runs extends EventTarget {
       node: node ? { title: node.title || node.class_type || node.id, value: node.value, max: node.max } : null,
       preview: record.preview ?? 0,
       error: record.error,
+      warnings: record.warnings.map((warning) => String(warning.detail ?? warning.code)),
       finished: record.finished_at,
       started: record.started_at,
       outputs,

@@ -3,12 +3,9 @@
 import { h, icon, iconButton } from "./dom.js";
 import { explain } from "./errors.js";
 import { local, t } from "./i18n.js";
-import { acquire, kindOf, save, whileNear } from "./media.js";
+import { acquire, forget, kindOf, open, save, whileNear } from "./media.js";
 
 const VISUAL = ["image", "video"];
-
-/** Where an output's bytes are: a signed URL of an object store, or the agent. */
-export const pathOf = (run, output) => `api/tasks/${run.id}/outputs/${output.index}`;
 
 export class Tile {
   #shown = ""; // what stands there now; only a change of it builds anew
@@ -40,6 +37,7 @@ export class Tile {
     if (shown !== this.#shown) {
       this.#shown = shown;
       this.#dropPreview();
+      forget(this.element);
       this.element.replaceChildren(...this.#build());
     }
     if (isOpen) this.#follow();
@@ -94,7 +92,7 @@ export class Tile {
     this.cancel.textContent = t(run.cancelling ? "run.cancelling" : "run.cancel");
     this.cancel.disabled = Boolean(run.cancelling);
     this.#preview.wanted = run.preview ?? 0;
-    if (this.#preview.wanted > this.#preview.shown) this.#loadPreview();
+    if (this.#hasNewPreview) this.#loadPreview();
   }
 
   #words() {
@@ -105,6 +103,11 @@ export class Tile {
     if (!run.node) return t("run.running");
     const steps = run.node.max > 1 ? ` · ${run.node.value}/${run.node.max}` : "";
     return `${run.node.title}${steps}`;
+  }
+
+  get #hasNewPreview() {
+    const { wanted, shown } = this.#preview;
+    return wanted > 0 && wanted !== shown;
   }
 
   /** One at a time; what comes meanwhile is fetched after it. */
@@ -129,7 +132,7 @@ export class Tile {
       this.#preview.shown = wanted;
       this.#preview.isLoading = false;
     }
-    if (this.#shown === "open" && this.#preview.wanted > this.#preview.shown) this.#loadPreview();
+    if (this.#shown === "open" && this.#hasNewPreview) this.#loadPreview();
   }
 
   #dropPreview() {
@@ -144,7 +147,8 @@ export class Tile {
     const texts = (run.texts ?? []).map((text) => h("pre", { class: "text-output", tabIndex: 0 }, text));
     const files = this.outputs.map((output) => this.#output(output));
     if (files.length + texts.length === 0) return [this.#message("sparkle", t("run.nothing"))];
-    return [...files, ...texts];
+    const warnings = (run.warnings ?? []).map((text) => h("p", { class: "notice" }, icon("warning"), h("span", {}, text)));
+    return [...files, ...texts, ...warnings];
   }
 
   #output(output) {
@@ -160,14 +164,14 @@ export class Tile {
       decoding: "async",
       on: { load: () => this.tellRatio(Math.min(2, Math.max(0.5, image.naturalWidth / image.naturalHeight))) },
     });
-    const open = h(
+    const frame = h(
       "button",
       { type: "button", class: "frame picture", "aria-label": t("picture.open", { number: this.run.number }), on: { click: () => this.actions.view(this.run, output) } },
       image,
     );
     const use = iconButton("use", t("picture.use"), () => this.actions.use(this.run, output));
-    const tile = h("figure", { class: "result" }, open, h("div", { class: "result-actions" }, use, this.#download(output)));
-    this.#showWhileNear(tile, image, output, open);
+    const tile = h("figure", { class: "result" }, frame, h("div", { class: "result-actions" }, use, this.#download(output)));
+    this.#showWhileNear(tile, image, output);
     return tile;
   }
 
@@ -175,15 +179,15 @@ export class Tile {
     const player = h(kind, { controls: true, loop: kind === "video", playsInline: true, preload: "metadata" });
     const frame = h("div", { class: kind === "video" ? "frame" : "sound" }, player);
     const tile = h("figure", { class: "result" }, frame, h("div", { class: "result-actions" }, this.#download(output)));
-    this.#showWhileNear(tile, player, output, frame);
+    this.#showWhileNear(tile, player, output);
     return tile;
   }
 
   #file(output) {
     const line = h("div", { class: "file-output" }, icon("file"), h("span", { class: "name" }, output.filename), this.#download(output));
-    if (kindOf(output) !== "text") return line;
+    if (kindOf(output) !== "text" || output.object_key) return line;
     const text = h("pre", { class: "text-output", tabIndex: 0 });
-    acquire(pathOf(this.run, output))
+    open(this.run, output)
       .then(async ({ blob, release }) => {
         text.textContent = await blob.slice(0, 100_000).text();
         release();
@@ -193,20 +197,16 @@ export class Tile {
   }
 
   /** Bytes are held only while the element is near to what is visible. */
-  #showWhileNear(place, element, output, frame) {
+  #showWhileNear(place, element, output) {
     let release = null;
     let isNear = false;
     const enter = async () => {
       isNear = true;
-      if (output.signed_url) {
-        element.src = output.signed_url;
-        element.onerror = () => isNear && frame.replaceChildren(this.#gone());
-        return;
-      }
       try {
-        const found = await acquire(pathOf(this.run, output));
+        const found = await open(this.run, output);
         if (!isNear) return found.release();
         release = found.release;
+        element.onerror = () => isNear && this.#offer(place, output);
         element.src = found.url;
       } catch (error) {
         if (isNear) this.#sayWhy(place, error);
@@ -217,9 +217,16 @@ export class Tile {
       isNear = false;
       release?.();
       release = null;
+      element.onerror = null;
       element.removeAttribute("src");
     };
     whileNear(place, enter, leave);
+  }
+
+  /** What the browser cannot show can be downloaded all the same. */
+  #offer(place, output) {
+    const button = h("button", { type: "button", class: "button small", on: { click: () => download(this.run, output) } }, icon("download"), t("picture.download"));
+    place.replaceChildren(this.#message("file", t("file.broken"), button));
   }
 
   #sayWhy(place, error) {
@@ -263,12 +270,8 @@ export class Tile {
 
 /** Give the user the file. */
 export async function download(run, output) {
-  if (output.signed_url) {
-    save(output.signed_url, output.filename);
-    return;
-  }
   try {
-    const { url, release } = await acquire(pathOf(run, output));
+    const { url, release } = await open(run, output);
     save(url, output.filename);
     setTimeout(release, 60_000); // the browser reads it when the user has chosen a place
   } catch (error) {

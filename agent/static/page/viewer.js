@@ -3,8 +3,8 @@
 import { $, h, icon, iconButton } from "./dom.js";
 import { explain } from "./errors.js";
 import { local, t } from "./i18n.js";
-import { acquire, kindOf } from "./media.js";
-import { download, pathOf } from "./tile.js";
+import { kindOf, open } from "./media.js";
+import { download } from "./tile.js";
 
 export class Viewer {
   #items = [];
@@ -81,12 +81,13 @@ export class Viewer {
     this.use.hidden = !isImage;
     this.before.disabled = index === 0;
     this.after.disabled = index === this.#items.length - 1;
-    const facts = [run.seed ? t("picture.seed", { seed: run.seed }) : "", output.filename].filter(Boolean);
+    const seconds = run.finished - run.started;
+    const facts = [run.seed ? t("picture.seed", { seed: run.seed }) : "", seconds > 0 ? `${seconds.toFixed(1)} s` : "", output.filename].filter(Boolean);
     this.facts.textContent = facts.join(" · ");
     try {
-      const found = output.signed_url ? { url: output.signed_url, release: null } : await acquire(pathOf(run, output));
+      const found = await open(run, output);
       if (this.#index !== index || !this.dialog.open) {
-        found.release?.();
+        found.release();
         return;
       }
       const element = isImage

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
+import wave
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,14 @@ PHOTO = Image.new("RGB", (60, 40), (200, 30, 60))
 SCROLLS_SIDEWAYS = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 
+def as_base64(file: io.BytesIO) -> str:
+    return base64.b64encode(file.getvalue()).decode()
+
+
 def encoded(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return as_base64(file)
 
 
 async def test_workflows_are_offered_with_what_is_missing(page: Page) -> None:
@@ -211,6 +217,36 @@ async def test_a_failed_node_is_named(page: Page) -> None:
     await expect(studio.failures).to_contain_text("A step of the workflow failed")
     await expect(studio.failures).to_contain_text("My <i>node</i>")
     await expect(studio.failures).to_contain_text("<b>out of paint</b>")
+
+
+async def test_texts_sounds_and_what_cannot_be_shown(page: Page) -> None:
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setparams((1, 1, 8000, 4000, "NONE", ""))
+        file.writeframes(bytes([128]) * 4000)
+    graph = {
+        "1": {"class_type": "PrimitiveString", "inputs": {"value": "<img src=x onerror=alert(1)>"}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+        "3": {"class_type": "LoadAudio", "inputs": {"audio": "data:audio/wav;base64," + as_base64(sound)}},
+        "4": {"class_type": "SaveAudio", "inputs": {"audio": ["3", 0], "filename_prefix": "sound"}},
+        "5": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0},
+        },
+        "6": {
+            "class_type": "SaveWEBM",
+            "inputs": {"images": ["5", 0], "filename_prefix": "v", "codec": "vp9", "fps": 24, "crf": 32},
+        },
+    }
+    studio = Studio(page)
+    await studio.open("~own")
+    await studio.field("Workflow (API format)").fill(json.dumps(graph))
+    await studio.make(1)
+    await expect(studio.tiles.locator("pre")).to_have_text("<img src=x onerror=alert(1)>")
+    await expect(studio.tiles.locator("audio")).to_have_js_property("duration", 0.5)
+    # The simulator's video is none that a browser could play.
+    await expect(studio.tiles).to_contain_text("The browser cannot show this file.")
+    await expect(studio.tiles.get_by_role("button", name="Download").last).to_be_visible()
 
 
 async def test_the_page_speaks_three_languages(page: Page) -> None:

@@ -13,6 +13,7 @@ from playwright.async_api import Browser, Page, Route, expect
 from tests.e2e.browser.proxy import Proxy
 from tests.e2e.browser.service import Service
 from tests.e2e.browser.studio import Studio
+from tests.object_store import Bucket
 
 #: Steps of a sampler that nobody waits for.
 LONG = "150"
@@ -69,6 +70,25 @@ def end_of(service: Service, task_id: str) -> dict[str, object]:
         lines = [line for line in events.read().decode().splitlines() if line.startswith("data: ")]
     record: dict[str, object] = json.loads(lines[-1].removeprefix("data: "))
     return record
+
+
+async def test_a_request_whose_answer_is_lost_is_sent_again(page: Page) -> None:
+    ids: list[str | None] = []
+
+    async def lose_the_first(route: Route) -> None:
+        ids.append(await route.request.header_value("task-id"))
+        if len(ids) > 1:
+            await route.fallback()
+            return
+        await route.fetch()
+        await route.abort()
+
+    studio = Studio(page)
+    await page.route("**/run", lose_the_first)
+    await begin(studio, "1")
+    await studio.expect_pictures(1)
+    assert len(ids) == 2
+    assert len(set(ids)) == 1
 
 
 async def test_history_is_kept_repeated_and_cleared(page: Page) -> None:
@@ -156,3 +176,34 @@ async def test_a_page_without_randomness_functions_of_secure_contexts_works(page
     studio = Studio(page)
     await begin(studio, "1")
     await studio.expect_pictures(1)
+
+
+async def test_previews_of_a_run_at_work_are_shown(page: Page) -> None:
+    studio = Studio(page)
+    await begin(studio, LONG)
+    preview = page.locator("img.preview")
+    await expect(preview).to_be_visible()
+    first = await preview.get_attribute("src")
+    await expect(preview).not_to_have_attribute("src", str(first))
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(studio.tiles).to_contain_text("Cancelled")
+
+
+async def test_pictures_in_an_object_store_are_shown_from_there(
+    browser: Browser, bucket: Bucket, tmp_path: Path
+) -> None:
+    settings = {f"AGENT_{name.upper()}": str(value) for name, value in bucket.settings().items()}
+    with Service(tmp_path, AGENT_OUTPUTS="url", **settings) as service:
+        context = await browser.new_context(base_url=service.url, locale="en-US")
+        page = await context.new_page()
+        errors: list[str] = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        studio = Studio(page)
+        await begin(studio, "1", 2)
+        await expect(studio.pictures).to_have_count(2)
+        await expect(studio.pictures.first).to_have_attribute("src", re.compile(f"^{bucket.server.url}/"))
+        await expect(studio.pictures.first).to_have_js_property("naturalWidth", 512)
+        await page.get_by_role("button", name="Open picture").first.click()
+        await expect(page.locator("#viewer")).to_contain_text(re.compile("512 . 512"))
+        assert errors == []
+        await context.close()
