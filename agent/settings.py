@@ -32,7 +32,7 @@ class Role(StrEnum):
     """What an instance does."""
 
     ALL = "all"  #: accepts tasks, runs them, serves everything
-    ENGINE = "engine"  #: runs tasks
+    ENGINE = "engine"  #: the same, and says that a front is before it
     FRONT = "front"  #: answers for tasks without an engine of its own
 
 
@@ -133,7 +133,10 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("AGENT_PORT", "FC_CUSTOM_LISTEN_PORT"),
         description="Port to listen on; without it FC_CUSTOM_LISTEN_PORT counts. 0 takes a free one.",
     )
-    role: Role = Field(Role.ALL, description="What this instance does: all, engine or front.")
+    role: Role = Field(
+        Role.ALL,
+        description="front: no engine of its own. all; or engine, which is the same, for one behind a front.",
+    )
     engine_url: HttpUrl | None = Field(
         None, description="front: the address of the engine function, which runs the tasks."
     )
