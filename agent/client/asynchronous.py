@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
@@ -196,8 +197,10 @@ class AsyncAgentClient:
                 max_field_size=LONGEST_HEADER,
             )
         url = URL(call.url, encoded=True)  # a signature holds for the letters that were signed
+        # aiohttp writes bytes in one piece, and warns of it where they are many.
+        body = None if call.body is None else io.BytesIO(call.body)
         return await self._session.request(
-            call.method, url, data=call.body, headers=headers, timeout=limits, allow_redirects=False
+            call.method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
         )
 
     async def _events(self, task: Following) -> AsyncGenerator[dict[str, Any], None]:

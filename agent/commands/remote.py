@@ -88,8 +88,8 @@ def explain(error: AgentClientError) -> Stop:
 
 
 def run_until_stopped(work: Coroutine[Any, Any, int]) -> NoReturn:
-    """Do the work of a command and leave with its exit code. A signal cancels it: it may then tidy up, and a second
-    Ctrl-C ends that too."""
+    """Do the work of a command and leave with its exit code. A signal cancels it; to tidy up then takes it seconds
+    at most."""
     import asyncio  # noqa: PLC0415
 
     from agent.client import AgentClientError  # noqa: PLC0415
@@ -101,7 +101,6 @@ def run_until_stopped(work: Coroutine[Any, Any, int]) -> NoReturn:
 
         def stop(number: int) -> None:
             signals.append(number)
-            loop.remove_signal_handler(number)
             task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Ask = Callable[[AsyncAgentClient, str], Awaitable[dict[str, Any]]]
 
+LONGEST_TITLE = 24
 COLUMNS = ("task", "state", "progress", "at", "seconds", "workflow", "error")
 
 
@@ -75,7 +76,7 @@ async def _status(ids: list[str], url: str, api_key: str | None, *, follow: bool
         async def ask(client: AsyncAgentClient, task_id: str) -> dict[str, Any]:
             if not follow:
                 return await client.task(task_id)
-            show = _print_json if as_json else begin(task_id)
+            show = _print_json if as_json else begin(_short(task_id))
             try:
                 return await client.wait(task_id, show)
             except TaskFailed as failure:
@@ -156,6 +157,11 @@ async def _ask_all(
     for sentence in stops:
         complain(sentence)
     return [each for each in found if not isinstance(each, Stop)], max(stops.values(), default=0)
+
+
+def _short(task_id: str) -> str:
+    """An id beside its bar; the table after it has it whole."""
+    return task_id if len(task_id) <= LONGEST_TITLE else f"{task_id[: LONGEST_TITLE - 3]}..."
 
 
 def _row(record: dict[str, Any]) -> list[str]:

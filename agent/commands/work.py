@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.client import FINAL_STATES, AgentClientError, AsyncAgentClient, TaskFailed, new_task_id
 from agent.client.wire import TASK_ID
-from agent.commands.display import Begin, bars
+from agent.commands.display import Show, bars
 from agent.commands.files import make_folder, write_output
 from agent.commands.plan import Plan, is_name, plan_of_file, plan_of_name
 from agent.commands.remote import FAILED, Stop, client_of, complain, explain
@@ -21,7 +21,10 @@ from agent.commands.remote import FAILED, Stop, client_of, complain, explain
 #: How long a cancelled command waits for a submission under way, so that no task is left that it does not know.
 SUBMISSION_SECONDS = 3
 #: How long it waits for the answers to its cancels.
-CANCEL_SECONDS = 10
+CANCEL_SECONDS = 5
+
+
+LONGEST_TITLE = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,11 @@ class Order:
     timeout: float | None
     as_json: bool
     with_bars: bool
+
+    def title(self, number: int) -> str:
+        """What a bar is called. The task's id would leave no room for anything else."""
+        name = "workflow" if self.workflow == "-" else Path(self.workflow).stem[:LONGEST_TITLE]
+        return name if self.count == 1 else f"{name} {number + 1}"
 
     def task_ids(self) -> list[str]:
         """Raises Stop for an id that cannot be one."""
@@ -97,7 +105,8 @@ async def carry_out(order: Order, url: str, api_key: str | None) -> int:
             complain(f"nothing in this workflow takes a seed, so all {order.count} runs make the same.")
         try:
             with bars(wanted=order.with_bars) as begin:
-                await _run_all(client, plan, runs, folder, order.timeout, begin)
+                shows = [begin(order.title(run.number)) for run in runs]
+                await _run_all(client, plan, list(zip(runs, shows, strict=True)), folder, order.timeout)
         finally:
             _report(runs, order)
     failures = {str(run.failure): run.failure.code for run in runs if run.failure is not None}
@@ -116,16 +125,16 @@ async def _plan(client: AsyncAgentClient, order: Order) -> Plan:
 async def _run_all(
     client: AsyncAgentClient,
     plan: Plan,
-    runs: list[Run],
+    shown: list[tuple[Run, Show]],
     folder: Path | None,
     timeout: float | None,
-    begin: Begin,
 ) -> None:
+    runs = [run for run, _ in shown]
     try:
         async with asyncio.timeout(timeout):
             async with asyncio.TaskGroup() as group:
-                for run in runs:
-                    group.create_task(_run(client, plan, run, folder, begin))
+                for run, show in shown:
+                    group.create_task(_run(client, plan, run, folder, show))
     except TimeoutError:
         late = [run for run in runs if run.failure is None and run.state not in FINAL_STATES]
         await _cancel(client, runs)
@@ -139,8 +148,7 @@ async def _run_all(
         raise
 
 
-async def _run(client: AsyncAgentClient, plan: Plan, run: Run, folder: Path | None, begin: Begin) -> None:
-    show = begin(run.task_id)
+async def _run(client: AsyncAgentClient, plan: Plan, run: Run, folder: Path | None, show: Show) -> None:
     try:
         await _submit(client, plan, run)
         if folder is None:
@@ -187,8 +195,10 @@ async def _cancel(client: AsyncAgentClient, runs: list[Run]) -> None:
         try:
             async with asyncio.timeout(CANCEL_SECONDS):
                 run.learn(await client.cancel(run.task_id))
-        except (AgentClientError, TimeoutError) as error:
-            if getattr(error, "code", "") != "TaskNotFound":
+        except TimeoutError:
+            complain(f"task {run.task_id} could not be cancelled: the agent does not answer in time.")
+        except AgentClientError as error:
+            if error.code != "TaskNotFound":
                 complain(f"task {run.task_id} could not be cancelled: {error}")
 
     with suppress(asyncio.CancelledError):

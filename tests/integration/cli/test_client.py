@@ -213,6 +213,13 @@ def test_named_workflow_runs_with_values_and_files(client, tmp_path):
         assert image.getpixel((0, 0)) == (0, 255, 255)
 
 
+def test_large_file_arrives_whole(client, tmp_path):
+    Image.new("RGB", (900, 700), (1, 2, 3)).save(path := tmp_path / "large.bmp")
+    assert path.stat().st_size > 1_500_000
+    (image,) = client.run_workflow("invert", files={"image": path}).images()
+    assert (image.size, image.getpixel((899, 699))) == ((900, 700), (254, 253, 252))
+
+
 def test_named_workflow_is_submitted_and_its_name_kept(client):
     task_id = client.submit_workflow(
         "text-to-image", {"prompt": "a fox", "seed": 2**64 - 1, "steps": 1}, task_id=f"fox-{uuid.uuid4()}"
