@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from agent.errors import AgentError
 from agent.metrics_table import BY_NAME, Kind
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 #: Upper bounds of the histograms' buckets, in seconds: a cached picture takes milliseconds, a video an hour.
 BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 
-#: The code of a task that ended without an error.
+#: The code of a task that ended without an error, and whose fault that is.
 NO_ERROR = "none"
 
 #: Whoever sends a request may call its method as he likes.
@@ -51,6 +52,11 @@ class Metrics:
         self._histograms: dict[str, dict[Labels, Histogram]] = {}
         self._readers: dict[str, Callable[[], Values | float]] = {}
         self._open, self._open_since, self._open_seconds = 0, 0.0, 0.0
+        # A series that appears at its first count shows no growth by it, so those that are watched begin at 0.
+        self._count("tasks_total", "succeeded", NO_ERROR, NO_ERROR, by=0)
+        for code in AgentError.by_code:
+            if _fault(code) == "service":
+                self._count("tasks_total", "failed", code, "service", by=0)
         self.read("open_requests", lambda: self._open)
         self.read("open_request_seconds_total", self._seconds_open)
 
@@ -61,7 +67,7 @@ class Metrics:
     def task_ended(self, record: TaskRecord) -> None:
         """A task of this instance is over."""
         state, code = record.state.value, record.error["code"] if record.error else NO_ERROR
-        self._count("tasks_total", state, code)
+        self._count("tasks_total", state, code, _fault(code))
         self._observe(
             "task_duration_seconds", (record.finished_at or record.created_at) - record.created_at, state
         )
@@ -70,6 +76,11 @@ class Metrics:
         self._count("task_billed_seconds_total", by=record.billed_seconds)
         self._count("outputs_total", by=len(record.outputs))
         self._count("output_bytes_total", by=sum(output.bytes for output in record.outputs))
+
+    def may_retry(self, codes: Iterable[str]) -> None:
+        """These are the codes that `task_retried` will be called with."""
+        for code in codes:
+            self._count("task_retries_total", code, by=0)
 
     def task_retried(self, code: str) -> None:
         """An attempt failed of this, and another one begins here."""
@@ -99,7 +110,6 @@ class Metrics:
         if reader := self._readers.get(name):
             found = reader()
             return found if isinstance(found, Mapping) else {(): found}
-        # What has no labels begins at 0: a counter that appears at its first count shows no growth.
         is_plain = BY_NAME[name].kind is Kind.COUNTER and not BY_NAME[name].labels
         return self._counts.get(name, {(): 0} if is_plain else {})
 
@@ -114,3 +124,10 @@ class Metrics:
 
     def _seconds_open(self) -> float:
         return self._open_seconds + (self._clock() - self._open_since if self._open else 0.0)
+
+
+def _fault(code: str) -> str:
+    """Whose fault an error is, by the status that it is answered with."""
+    if code == NO_ERROR:
+        return NO_ERROR
+    return "caller" if AgentError.by_code.get(code, AgentError).status < 500 else "service"

@@ -41,8 +41,9 @@ TABLE = (
     Metric(
         "tasks_total",
         Kind.COUNTER,
-        "Tasks that ended here, by final state and error code (none: no error).",
-        ("state", "code"),
+        "Tasks that ended here, by final state, error code (none: no error) and whose fault it is: caller (a 4xx "
+        "error), service (a 5xx error), none.",
+        ("state", "code", "fault"),
     ),
     Metric(
         "task_retries_total",

@@ -102,6 +102,7 @@ class Runner(TaskService):
         metrics: Metrics,
     ) -> None:
         self.instance = uuid.uuid4().hex[:12]
+        metrics.may_retry(fault.code for fault in RETRIED_HERE)
         self._settings, self._board, self._executor, self._places = settings, board, executor, places
         self._live, self._notifier, self._metrics = board.live, notifier, metrics
         self._admission = Admission(settings, board, self.instance, notifier)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import yaml
+
 from agent.metrics_table import TABLE, Metric
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,12 @@ def test_page_names_log_events_that_are_written() -> None:
     assert len(events) > 10
     for event in events:
         assert f'"{event}"' in code or event in ("webhook.delivered", "webhook.failed"), event
+
+
+def test_page_lists_each_alert() -> None:
+    (group,) = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"]
+    listed = re.findall(r"^\| `(ComfyUI\w+)` \|", PAGE.read_text(), re.MULTILINE)
+    assert listed == [rule["alert"] for rule in group["rules"]]
 
 
 def test_page_lists_what_the_doctor_looks_at() -> None:

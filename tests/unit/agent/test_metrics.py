@@ -44,9 +44,11 @@ def test_ended_tasks_are_counted_by_state_and_code_with_their_times() -> None:
     metrics.task_ended(ended(State.SUCCEEDED, 2, run=1.5, queue=0.2))
     metrics.task_ended(ended(State.SUCCEEDED, 3, run=2.5))
     metrics.task_ended(ended(State.FAILED, 1, "OutOfMemory"))
+    metrics.task_ended(ended(State.CANCELLED, 0, "TaskCancelled"))
     seen = samples(metrics)
-    assert seen["tasks_total", ("none", "succeeded")] == 2
-    assert seen["tasks_total", ("OutOfMemory", "failed")] == 1
+    assert seen["tasks_total", ("none", "none", "succeeded")] == 2
+    assert seen["tasks_total", ("OutOfMemory", "service", "failed")] == 1
+    assert seen["tasks_total", ("TaskCancelled", "caller", "cancelled")] == 1
     assert seen["task_duration_seconds_sum", ("succeeded",)] == 5
     assert seen["task_stage_seconds_count", ("run",)] == 2
     assert seen["task_stage_seconds_bucket", ("1.0", "run")] == 0
@@ -93,6 +95,16 @@ def test_counters_without_labels_are_there_from_the_start() -> None:
     names = {name for name, _ in samples(Metrics())}
     plain = {m.name for m in TABLE if m.kind is Kind.COUNTER and not m.labels and m.on_engine}
     assert plain <= names
+
+
+def test_failures_that_are_the_services_fault_begin_at_0() -> None:
+    metrics = Metrics()
+    metrics.may_retry(["EngineDied"])
+    seen = samples(metrics)
+    assert seen["tasks_total", ("OutOfMemory", "service", "failed")] == 0
+    assert seen["tasks_total", ("none", "none", "succeeded")] == 0
+    assert seen["task_retries_total", ("EngineDied",)] == 0
+    assert ("tasks_total", ("InvalidJson", "caller", "failed")) not in seen
 
 
 @pytest.mark.parametrize("is_front", [False, True])
