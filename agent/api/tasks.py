@@ -38,7 +38,8 @@ async def list_tasks(request: web.Request) -> web.Response:
     records, following = await board.page(
         state=_state(request), limit=_limit(request), before=_before(request)
     )
-    shown = [await render.show_task(board, record) for record in records]
+    # At once: what signs their URLs may be silent, and shall be waited for once.
+    shown = await asyncio.gather(*(render.show_task(board, record) for record in records))
     return json_response({"tasks": shown, "next": following})
 
 

@@ -89,6 +89,10 @@ class FrontRunner(TaskService):
         must_keep: bool = False,
         show: Show | None = None,
     ) -> Delivery | Forwarded:
+        if task_id and self._is_full and task_id not in self._flights:
+            known = await self._admission.find(request, task_id)
+            if known is not None and (answer := await self._wait_out(known)) is not None:
+                return answer
         flight = await self._find_flight(task_id) if task_id else None
         if flight is None:
             self._check(request)
@@ -165,10 +169,14 @@ class FrontRunner(TaskService):
     def _capacity(self) -> int:
         return self._settings.concurrency + self._settings.queue_size
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._flights) + len(self._submissions) >= self._capacity
+
     def _check(self, request: RunRequest) -> None:
         if self._is_stopping:
             raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
-        if len(self._flights) + len(self._submissions) >= self._capacity:
+        if self._is_full:
             raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
         check_policy(request.workflow, allow=self._settings.nodes_allow, deny=self._settings.nodes_deny)
 

@@ -425,6 +425,22 @@ class TestTheFunctionFails:
         assert (await front.get("/healthz")).status == 200
 
 
+async def test_finished_task_is_answered_although_the_front_is_full(
+    make_agent: MakeAgent, engine: Agent, shared: dict[str, Any]
+) -> None:
+    front = await make_agent(
+        role="front", engine_url=engine.url, engine_api_key=KEY, concurrency=1, queue_size=0, **shared
+    )
+    graph = graphs.painted(graphs.fresh_color())
+    over = (await front.run(graph, "over")).ok()
+    call = asyncio.create_task(front.run(graphs.stepping(steps=1000), "fills-it"))
+    await front.running_later("fills-it")
+    (await front.run(graphs.painted(), "new")).error(429, "QueueFull")
+    assert (await front.run(graph, "over")).ok() == over
+    await front.cancel("fills-it")
+    (await call).error(410, "TaskCancelled")
+
+
 async def test_pre_stop_lets_the_flights_land(front: Agent) -> None:
     call = asyncio.create_task(front.run(graphs.stepping(steps=20, color=graphs.fresh_color()), "landing"))
     await front.running_later("landing")

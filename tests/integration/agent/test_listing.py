@@ -7,6 +7,8 @@ import asyncio
 import pytest
 import pytest_asyncio
 
+from agent.api.keys import BOARD
+from agent.tasks.record import TaskRecord
 from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation
@@ -46,6 +48,27 @@ async def test_tasks_are_listed_newest_first_and_page_by_page(fresh: Agent) -> N
         assert await walk(fresh, limit=limit) == newest_first
     first = (await fresh.get("/api/tasks", params={"limit": "1"})).ok()["tasks"][0]
     assert first == await fresh.task("t6")
+
+
+async def test_urls_of_all_tasks_of_a_page_are_signed_at_once(
+    fresh: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What signs them may be silent until its time limit: that is waited for once, not once for each task."""
+    for number in range(3):
+        await fresh.run(graphs.painted(), f"signed-{number}")
+    asked: list[str] = []
+    all_asked = asyncio.Event()
+
+    async def links(record: TaskRecord) -> dict[int, str]:
+        asked.append(record.id)
+        if len(asked) == 3:
+            all_asked.set()
+        await all_asked.wait()
+        return {}
+
+    monkeypatch.setattr(fresh.parts[BOARD], "links", links)
+    page = (await fresh.get("/api/tasks", params={"limit": "3"})).ok()
+    assert [task["id"] for task in page["tasks"]] == ["signed-2", "signed-1", "signed-0"]
 
 
 async def test_tasks_are_listed_by_state(fresh: Agent) -> None:
