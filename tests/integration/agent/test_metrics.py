@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.agent import graphs
@@ -116,6 +117,25 @@ async def test_engine_that_is_killed_shows_as_restart_and_retry(make_agent: Make
     assert record["timings"]["engine"] > 0.05, "the task waited for the new engine"
     first, second = (a["ended_at"] - a["started_at"] for a in record["attempts"])
     assert abs(record["billed_seconds"] - first - second) < 0.01
+
+
+async def test_scrape_is_answered_while_the_engine_hangs(
+    make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await make_agent(engine=[])
+    known = (await scrape(agent)).get("device_memory_bytes", device="cpu")
+    assert known > 0
+    monkeypatch.setattr("agent.device_memory.FRESH_SECONDS", 0)
+    assert agent.engine_pid is not None
+    os.kill(agent.engine_pid, signal.SIGSTOP)
+    try:
+        assert (await scrape(agent)).get("device_memory_bytes", device="cpu") == known
+        monkeypatch.setattr("agent.device_memory.STALE_SECONDS", 0)
+        assert (await scrape(agent)).get("device_memory_bytes") == 0, "it is too old to be shown"
+    finally:
+        os.kill(agent.engine_pid, signal.SIGCONT)
+    monkeypatch.undo()
+    await scraped(agent, lambda seen: seen.get("device_memory_bytes") > 0)
 
 
 async def test_feed_that_is_cut_shows_as_reconnect(make_agent: MakeAgent) -> None:

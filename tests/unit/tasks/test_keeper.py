@@ -98,6 +98,26 @@ async def test_what_can_be_stored_is_stored_at_once(keeper: Keeper, store: Store
     assert [await store.get_output("t", 1, index) for index in (0, 1)] == [b"one", b"two"]
 
 
+async def test_record_says_how_long_the_outputs_took_and_stays_the_same_when_it_is_written_again(
+    keeper: Keeper, store: Store
+) -> None:
+    result = await result_of(store, "t", b"data")
+    assert await put(keeper, result)
+    first = result.record
+    assert first.timings.keys() == {"deliver"}
+    assert await put(keeper, result)  # as after an answer that was lost
+    assert result.record == first
+    stored = await store.read("t")
+    assert stored is not None
+    assert stored.record == first
+
+
+async def test_task_without_outputs_delivers_nothing(keeper: Keeper, store: Store) -> None:
+    result = await result_of(store, "t")
+    assert await put(keeper, result)
+    assert result.record.timings == {}
+
+
 async def test_results_that_could_not_wait_are_stored_when_the_store_is_back(
     keeper: Keeper, store: Store
 ) -> None:
