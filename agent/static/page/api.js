@@ -28,11 +28,22 @@ export function setKeyPrompt(prompt) {
   askForKey = prompt;
 }
 
+let inMemory = ""; // where the browser keeps nothing for a tab
+
 function key() {
   try {
-    return sessionStorage.getItem(KEY) ?? "";
+    return sessionStorage.getItem(KEY) ?? inMemory;
   } catch {
-    return "";
+    return inMemory;
+  }
+}
+
+function keep(given) {
+  inMemory = given;
+  try {
+    sessionStorage.setItem(KEY, given);
+  } catch {
+    // Then it is asked for again after a reload.
   }
 }
 
@@ -41,7 +52,7 @@ function newKey(refused) {
   if (key() !== refused) return Promise.resolve(true); // meanwhile there is another one
   asking ??= askForKey(refused).then((given) => {
     asking = null;
-    if (given) sessionStorage.setItem(KEY, given);
+    if (given) keep(given);
     return Boolean(given);
   });
   return asking;
@@ -165,9 +176,9 @@ export class Places {
 }
 
 /**
- * Browsers open six connections to a server that speaks HTTP/1.1, and a request that stays open holds one. Without these
- * limits eight runs would leave none for the pictures.
+ * Browsers open six connections to a server that speaks HTTP/1.1, for all their tabs, and a request that stays open holds
+ * one. Without these limits eight runs would leave none for the pictures.
  */
-const isOld = !["h2", "h3"].includes(performance.getEntriesByType("navigation")[0]?.nextHopProtocol);
+export const isOld = !["h2", "h3"].includes(performance.getEntriesByType("navigation")[0]?.nextHopProtocol);
 export const posts = new Places(isOld ? 3 : 16);
 export const streams = new Places(isOld ? 2 : 16);

@@ -1,6 +1,6 @@
 // Following one task until it has ended, whatever happens to the connections on the way.
 
-import { Failure, askJson, pause, records, streams } from "./api.js";
+import { Failure, askJson, isOld, pause, records, streams } from "./api.js";
 
 const FINAL = ["succeeded", "failed", "cancelled"];
 
@@ -51,15 +51,24 @@ export async function follow(taskId, { signal, see, mayBeUnknown }) {
   return null;
 }
 
-/** The records of an event stream, or a single one while all streams that the browser can hold are taken. */
+/** The records of an event stream, or a single one while all streams that the browser can hold are taken, or are
+ * better left to a tab that somebody looks at. */
 async function* look(taskId, signal) {
-  if (!streams.tryTake()) {
+  if (isSpare() || !streams.tryTake()) {
     yield await askJson(`api/tasks/${taskId}`, { signal, cache: "no-store" });
     return;
   }
+  const control = new AbortController();
+  const stop = () => (signal.aborted || isSpare()) && control.abort();
+  signal.addEventListener("abort", stop);
+  document.addEventListener("visibilitychange", stop);
   try {
-    yield* records(taskId, signal);
+    yield* records(taskId, control.signal);
   } finally {
+    signal.removeEventListener("abort", stop);
+    document.removeEventListener("visibilitychange", stop);
     streams.give();
   }
 }
+
+const isSpare = () => isOld && document.hidden;

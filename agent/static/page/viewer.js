@@ -6,6 +6,9 @@ import { local, t } from "./i18n.js";
 import { kindOf, open } from "./media.js";
 import { download } from "./tile.js";
 
+/** So many pixels sideways are a swipe. */
+const SWIPE = 60;
+
 export class Viewer {
   #items = [];
   #index = 0;
@@ -30,7 +33,14 @@ export class Viewer {
   }
 
   #build() {
-    this.stage = h("div", { class: "viewer-stage" });
+    let began = 0;
+    const swipe = ({ clientX }) => {
+      if (Math.abs(clientX - began) > SWIPE) this.#show(this.#index + (clientX < began ? 1 : -1));
+    };
+    this.stage = h("div", {
+      class: "viewer-stage",
+      on: { touchstart: ({ touches }) => (began = touches[0].clientX), touchend: ({ changedTouches }) => swipe(changedTouches[0]) },
+    });
     this.title = h("strong", {});
     this.facts = h("span", { class: "muted" });
     this.words = h("p", { class: "viewer-words" });

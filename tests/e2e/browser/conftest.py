@@ -20,7 +20,7 @@ from playwright.async_api import (
     expect,
 )
 
-from tests.e2e.browser.service import Service
+from tests.e2e.browser.service import SWITCHES, Service
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE_MS = 20_000
@@ -52,8 +52,7 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The agent on its simulator, as a process: what a person would start."""
-    switches = ("--preview-method", "auto", "--step-seconds", "0.2")
-    with Service(tmp_path_factory.mktemp("service"), *switches) as service:
+    with Service(tmp_path_factory.mktemp("service"), *SWITCHES) as service:
         yield service
 
 

@@ -13,6 +13,9 @@ from tests.ports import free_port, wait_until_ready
 OWN_VARIABLES = ("AGENT_", "COMFYUI_", "REDIS_", "FC_")
 STOP_SECONDS = 30
 
+#: Makes the simulator slow enough to be watched.
+SWITCHES = ("--preview-method", "auto", "--step-seconds", "0.2")
+
 
 class Service:
     """Settings are environment variables."""

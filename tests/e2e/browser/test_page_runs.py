@@ -11,9 +11,10 @@ from urllib.request import urlopen
 from playwright.async_api import Browser, Page, Route, expect
 
 from tests.e2e.browser.proxy import Proxy
-from tests.e2e.browser.service import Service
+from tests.e2e.browser.service import SWITCHES, Service
 from tests.e2e.browser.studio import Studio
 from tests.object_store import Bucket
+from tests.redis_server import RedisServer
 
 #: Steps of a sampler that nobody waits for.
 LONG = "150"
@@ -156,11 +157,11 @@ async def test_a_key_is_asked_for_once_and_kept_in_the_tab(browser: Browser, tmp
 
 
 async def test_behind_a_gateway_the_answer_comes_with_the_result(browser: Browser, tmp_path: Path) -> None:
-    with Service(tmp_path, "--step-seconds", "0.2", AGENT_INVOCATION="gateway") as service:
+    with Service(tmp_path, *SWITCHES, AGENT_INVOCATION="gateway") as service:
         context = await browser.new_context(base_url=service.url, locale="en-US")
         page = await context.new_page()
         studio = Studio(page)
-        await begin(studio, "40")
+        await begin(studio, LONG)
         await studio.expect_progress()
         await page.get_by_role("button", name="Cancel").click()
         await expect(studio.tiles).to_contain_text("Cancelled")
@@ -206,4 +207,49 @@ async def test_pictures_in_an_object_store_are_shown_from_there(
         await page.get_by_role("button", name="Open picture").first.click()
         await expect(page.locator("#viewer")).to_contain_text(re.compile("512 . 512"))
         assert errors == []
+        await context.close()
+
+
+async def test_the_page_works_behind_a_path(page: Page, service: Service) -> None:
+    """A gateway may put the agent under a path of its own."""
+
+    async def strip(route: Route) -> None:
+        answer = await route.fetch(url=route.request.url.replace("/tools/comfy/", "/"))
+        await route.fulfill(response=answer)
+
+    await page.route("**/tools/comfy/**", strip)
+    outside: list[str] = []
+    page.on(
+        "request", lambda request: outside.append(request.url) if "/tools/comfy/" not in request.url else None
+    )
+    studio = Studio(page)
+    await page.goto(f"{service.url}/tools/comfy/#/text-to-image")
+    await studio.field("Steps").fill("1")
+    await studio.make(1)
+    await studio.expect_pictures(1)
+    assert [url for url in outside if not url.startswith(("blob:", "data:"))] == []
+
+
+async def test_the_page_works_through_a_front(
+    browser: Browser, redis_server: RedisServer, redis_prefix: str, tmp_path: Path
+) -> None:
+    shared = {"REDIS_URL": redis_server.url, "AGENT_REDIS_PREFIX": redis_prefix}
+    folders = [tmp_path / name for name in ("engine", "front")]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        Service(folders[0], *SWITCHES, **shared) as engine,
+        Service(folders[1], AGENT_ROLE="front", AGENT_ENGINE_URL=engine.url, **shared) as front,
+    ):
+        context = await browser.new_context(base_url=front.url, locale="en-US")
+        page = await context.new_page()
+        studio = Studio(page)
+        await begin(studio, LONG)
+        await studio.expect_progress()
+        await expect(page.locator("img.preview")).to_be_visible()
+        await page.get_by_role("button", name="Cancel").click()
+        await expect(studio.tiles).to_contain_text("Cancelled")
+        await studio.field("Steps").fill("1")
+        await page.locator(".run").click()
+        await studio.expect_pictures(1)
         await context.close()

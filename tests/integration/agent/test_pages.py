@@ -50,6 +50,12 @@ async def test_pages_are_open_where_the_interface_is_not(make_agent: MakeAgent) 
     (await agent.get("/api/tasks")).error(401, "Unauthorized")
 
 
+def test_page_asks_for_all_its_modules_at_once() -> None:
+    """Not one after the other, as it would find them named in each other."""
+    named = re.findall(r'"static/page/(\w+\.js)"', (STATIC / "index.html").read_text())
+    assert sorted(named) == sorted(file.name for file in (STATIC / "page").glob("*.js"))
+
+
 def test_our_own_files_name_no_other_server() -> None:
     for file in STATIC.rglob("*"):
         if file.suffix in (".html", ".js", ".css") and "swagger" not in file.parts:
