@@ -7,15 +7,18 @@ an input file: what runs, cancels or forgets work goes through the tasks.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 import aiohttp
+import structlog
 from aiohttp import web
 
+from agent.api.slow import cut_off
 from agent.errors import BodyTooLarge, EngineUnavailable, NotFound
 from comfyui.routes import HARMLESS
+
+log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 10
 
@@ -114,12 +117,11 @@ async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.St
     try:
         async for piece in answer.content.iter_any():
             await response.write(piece)
-    except (aiohttp.ClientError, TimeoutError):
+        await response.write_eof()
+    except (aiohttp.ClientError, TimeoutError) as exc:
         # The answer has begun: only a connection that breaks can say that the rest is missing.
-        if request.transport is not None:
-            request.transport.abort()
-        raise asyncio.CancelledError from None
-    await response.write_eof()
+        log.warning("passage.broken_off", path=request.rel_url.raw_path, reason=type(exc).__name__)
+        cut_off(request)
     return response
 
 

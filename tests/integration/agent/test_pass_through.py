@@ -21,6 +21,9 @@ from tests.redis_server import RedisServer
 #: What the published couple-photo page calls.
 PAGE = ["/view", "/upload/image", "/object_info", "/object_info/{node_class}"]
 
+#: Headers of an answer that is not whole, by the name of the file.
+HALF = {"of-known-length.png": {"Content-Length": "2000"}, "of-any-length.png": {}}
+
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def open_agent(make_agent: MakeAgent) -> Agent:
@@ -123,9 +126,16 @@ class TestStrangeAnswers:
     async def asked(self) -> AsyncIterator[tuple[str, list[str]]]:
         seen: list[str] = []
 
-        async def answer(request: web.Request) -> web.Response:
+        async def answer(request: web.Request) -> web.StreamResponse:
             if request.path != "/system_stats":  # the agent's own question
                 seen.append(request.raw_path)
+            if request.path == "/view":  # half an answer, and the end
+                half = web.StreamResponse(headers=HALF[request.query["filename"]])
+                await half.prepare(request)
+                await half.write(bytes(1000))
+                assert request.transport is not None
+                request.transport.abort()
+                return half
             response = web.json_response({"classes": ["LoadImage"] * 100})
             response.enable_compression()
             return response
@@ -144,6 +154,18 @@ class TestStrangeAnswers:
         """With `--enable-compress-response-body` ComfyUI packs what the asker can unpack."""
         agent = await make_agent(comfyui_url=asked[0], pass_through=PAGE, wait=False)
         assert (await agent.get("/object_info")).ok()["classes"] == ["LoadImage"] * 100
+
+    @pytest.mark.parametrize("name", HALF)
+    async def test_answer_that_breaks_off_breaks_off_here_too(
+        self,
+        make_agent: MakeAgent,
+        asked: tuple[str, list[str]],
+        name: str,
+    ) -> None:
+        agent = await make_agent(comfyui_url=asked[0], pass_through=PAGE, wait=False)
+        with pytest.raises(aiohttp.ClientError):
+            await agent.get("/view", params={"filename": name})
+        (await agent.get("/object_info")).ok()
 
     @pytest.mark.parametrize("path", ["/object_info/..", "/object_info/%2e%2e", "/object_info/."])
     async def test_name_that_leads_to_another_route_is_not_passed_on(
