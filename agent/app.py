@@ -119,6 +119,7 @@ def build_app(settings: Settings) -> web.Application:
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.add_routes(pages.ROUTES)
     app.add_routes(pass_through(settings.pass_through, PASSAGE))
+    app.on_response_prepare.append(middleware.keep_quiet)
     app.on_response_prepare.append(middleware.show_to_page)
     app.on_response_prepare.append(run.tell_platform)
     opener: Callable[[], Library] = cache(partial(_open_library, settings))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from agent.api import pages
 from agent.api.hooks import HOOK_PATHS
@@ -184,6 +184,14 @@ async def show_to_page(request: web.Request, response: web.StreamResponse) -> No
         response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
         response.headers["Access-Control-Expose-Headers"] = "task-id, Location, Retry-After, Content-Range"
         response.headers["Vary"] = "Origin"
+
+
+async def keep_quiet(request: web.Request, response: web.StreamResponse) -> None:
+    """Take away what the web server adds by itself: names and versions of its parts, and behind a gateway the date,
+    neither of which a function on Function Compute may set. What is not HTTP at all is answered before any of this."""
+    response.headers.pop(hdrs.SERVER, None)
+    if request.app[SETTINGS].behind_gateway:
+        response.headers.pop(hdrs.DATE, None)
 
 
 def _is_own_page(request: web.Request) -> bool:

@@ -140,3 +140,19 @@ async def test_star_lets_every_page_in(make_agent: MakeAgent) -> None:
     answer = await agent.run(graphs.painted(), headers={"Origin": "https://any.example"})
     assert answer.status == 200
     assert answer.headers["Access-Control-Allow-Origin"] in ("*", "https://any.example")
+
+
+@pytest.mark.parametrize(("invocation", "has_date"), [("standalone", True), ("gateway", False)])
+async def test_answers_do_not_name_the_web_server(
+    make_agent: MakeAgent, invocation: str, has_date: bool
+) -> None:
+    """Nor, on Function Compute, the date: neither is a function's to set there."""
+    agent = await make_agent(invocation=invocation, pass_through=["/object_info"])
+    ran = await agent.run(graphs.painted(), "quiet")
+    paths = ("/healthz", "/", "/nowhere", "/api/tasks/quiet", "/api/tasks/quiet/events", "/object_info")
+    answers = [await agent.get(path) for path in (*paths, "/api/run", "/api/tasks/quiet/outputs/0")]
+    async with agent.http.ws_connect("/api/run/ws") as socket:
+        opened = socket._response.headers  # the library shows them nowhere else
+    for found in (ran.headers, opened, *(answer.headers for answer in answers)):
+        assert "Server" not in found
+        assert ("Date" in found) is has_date
