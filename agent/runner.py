@@ -1,9 +1,10 @@
-"""A task's life from admission to delivery: the one place to read how a run works.
+"""A task's life from admission to delivery, on an instance with an engine.
 
-    admit -> attempt (engine, inputs, slot, prompt, outputs), again where that may help -> settle -> deliver
+    admit (ours, another instance's, or over) -> work, which others wait for -> deliver
 
 Each task has one asyncio task of its own, `_work`; requests only wait for it. So a caller who goes away, a second
-delivery of the same id and a cancel from elsewhere are all the same to the run: somebody waits, or nobody does.
+delivery of the same id and a cancel from elsewhere are all the same to the run: somebody waits, or nobody does. What
+happens within it is told in agent/worker.py.
 """
 
 from __future__ import annotations
@@ -20,21 +21,11 @@ from agent.elsewhere import Elsewhere, show_all
 from agent.errors import (
     AgentError,
     CallerGone,
-    EngineDied,
-    EngineLostPrompt,
-    EngineStalled,
-    GpuBroken,
-    InternalError,
-    OutOfMemory,
-    OutputCorrupt,
-    OutputMissing,
     QueueFull,
     ShuttingDown,
     StoreUnavailable,
     TaskCancelled,
     TaskConflict,
-    TaskTakenOver,
-    TaskTimeout,
 )
 from agent.executor import Executor
 from agent.leases import Leases
@@ -43,38 +34,17 @@ from agent.outputs.places import OutputPlaces
 from agent.policy import check_policy
 from agent.service import Delivery, Show, TaskService
 from agent.settings import Settings
-from agent.tasks.board import TaskBoard, close_attempt
+from agent.tasks.board import TaskBoard
 from agent.tasks.keeper import Keeper
 from agent.tasks.live import LiveTask
-from agent.tasks.record import Attempt, Outcome, State, TaskRecord
-from agent.tasks.store import ClaimLost
+from agent.tasks.record import State, TaskRecord
 from agent.webhooks.notifier import Notifier
+from agent.worker import Worker
 
 log = structlog.get_logger(__name__)
 
-#: Faults after which this instance tries again itself: a fresh engine, freed memory or a fresh run may help.
-RETRIED_HERE = (
-    EngineDied,
-    EngineLostPrompt,
-    EngineStalled,
-    GpuBroken,
-    OutOfMemory,
-    OutputMissing,
-    OutputCorrupt,
-)
-
-#: Of these, the faults whose cure is tried once: freed memory, a restarted engine.
-CURED_ONCE = (OutOfMemory, GpuBroken, EngineStalled)
-
 #: How long a cancel waits for the instance that runs the task before it answers what is known.
 CANCEL_SECONDS = 3
-
-#: How long a result that must be kept waits for the store to come back.
-STORE_SECONDS = 600
-
-#: The same for the result of a caller who waits and gets it in any case: enough for a Redis that is restarted.
-#: Until it is stored, the record says that the task was lost, though its caller had its pictures.
-CALLER_STORE_SECONDS = 3
 
 #: Sent as Retry-After when the queue is full.
 RETRY_AFTER_SECONDS = 2
@@ -84,9 +54,6 @@ PUT_BACK_SECONDS = 10
 
 #: How long the messages of tasks that ended in the last moment may take at shutdown.
 LAST_POST_SECONDS = 2
-
-#: Log services take lines of 32 KB.
-LOGGED_DETAIL = 2000
 
 
 class Runner(TaskService):
@@ -102,16 +69,24 @@ class Runner(TaskService):
         metrics: Metrics,
     ) -> None:
         self.instance = uuid.uuid4().hex[:12]
-        metrics.may_retry(fault.code for fault in RETRIED_HERE)
         self._settings, self._board, self._executor, self._places = settings, board, executor, places
-        self._live, self._notifier, self._metrics = board.live, notifier, metrics
+        self._live, self._notifier = board.live, notifier
         self._admission = Admission(settings, board, self.instance, notifier)
         self._elsewhere = Elsewhere(settings, board, self._admission)
         self._leases = Leases(board.store, self._live, self.instance, settings.lease_seconds)
         self._keeper = Keeper(board.store, max_bytes=settings.memory_output_bytes)
+        self._worker = Worker(
+            settings,
+            self.instance,
+            executor,
+            places,
+            self._keeper,
+            notifier,
+            metrics,
+            requeued=self._number_waiting,
+        )
         self._is_stopping = False
         self._drain: asyncio.Task[None] | None = None
-        self._limits: set[asyncio.Timeout] = set()
         #: Tasks between the check for room and their place among the live ones.
         self._claims: dict[str, asyncio.Task[LiveTask | TaskRecord]] = {}
 
@@ -121,9 +96,7 @@ class Runner(TaskService):
 
     def thaw(self, frozen_seconds: float) -> None:
         """This instance was frozen: the time does not count for its tasks, and their leases may have run out."""
-        for limit in self._limits:
-            if (when := limit.when()) is not None and not limit.expired():
-                limit.reschedule(when + frozen_seconds)
+        self._worker.thaw(frozen_seconds)
         self._leases.renew()
 
     async def drain(self) -> None:
@@ -312,111 +285,12 @@ class Runner(TaskService):
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _work(self, live: LiveTask, request: RunRequest) -> None:
-        """Take one task to its end, whatever happens."""
-        structlog.contextvars.bind_contextvars(task_id=live.id)
-        error: AgentError | None = None
         try:
-            live.begin()
-            async with asyncio.timeout(self._settings.task_timeout_seconds) as limit:
-                self._limits.add(limit)
-                try:
-                    await self._attempts(live, request)
-                finally:
-                    self._limits.discard(limit)
-        except TimeoutError:
-            error = TaskTimeout(limit=self._settings.task_timeout_seconds)
-        except asyncio.CancelledError:
-            error = live.verdict or ShuttingDown()
-        except AgentError as failure:
-            error = failure
-        except Exception:
-            log.exception("task.crashed")
-            error = InternalError()
-        try:
-            await self._conclude(live, error)
-        except Exception:
-            log.exception("task.not_concluded")
+            await self._worker.work(live, request)
         finally:
             live.finish()
             del self._live[live.id]
             self._number_waiting()
-
-    async def _attempts(self, live: LiveTask, request: RunRequest) -> None:
-        """Try until it succeeds, fails for good, or no attempt remains."""
-        while True:
-            try:
-                collected = await self._executor.attempt(live, request)
-            except RETRIED_HERE as error:
-                if not self._may_try_again(live.record, error):
-                    raise
-                log.warning("task.retried", error=error.code, detail=error.detail[:LOGGED_DETAIL])
-                self._metrics.task_retried(error.code)
-                await self._executor.heal(error)
-                self._begin_attempt(live, error)
-            else:
-                await self._places.place(live, request, collected)
-                return
-
-    def _may_try_again(self, record: TaskRecord, error: AgentError) -> bool:
-        """Attempts remain, and it is no fault that came back after its cure: it would come again."""
-        before = record.attempts[-2].error if len(record.attempts) > 1 else None
-        came_back = isinstance(error, CURED_ONCE) and before is not None and before["code"] == error.code
-        return len(record.attempts) < self._settings.max_attempts and not came_back
-
-    def _begin_attempt(self, live: LiveTask, error: AgentError) -> None:
-        record = live.record
-        closed = close_attempt(record.attempts, Outcome.FAILED, error.to_dict())
-        attempt = Attempt(number=record.attempt + 1, instance=self.instance, started_at=time.time())
-        live.update(state=State.QUEUED, attempts=[*closed, attempt], started_at=None, warnings=[])
-        self._number_waiting()
-
-    async def _conclude(self, live: LiveTask, error: AgentError | None) -> None:
-        match error:
-            case TaskTakenOver():
-                live.finish()  # the record is the new owner's
-            case ShuttingDown():
-                closed = close_attempt(live.record.attempts, Outcome.LOST, error.to_dict())
-                live.update(state=State.QUEUED, attempts=closed, started_at=None)
-                await live.put_back()
-            case None:
-                await self._settle(live, State.SUCCEEDED, Outcome.SUCCEEDED, None)
-            case TaskCancelled() | CallerGone():
-                await self._settle(live, State.CANCELLED, Outcome.CANCELLED, error)
-            case _:
-                await self._settle(live, State.FAILED, Outcome.FAILED, error)
-
-    async def _settle(self, live: LiveTask, state: State, outcome: Outcome, error: AgentError | None) -> None:
-        now, record = time.time(), live.record
-        if error is not None and len(record.attempts) >= self._settings.max_attempts:
-            error.transient = False  # there will be no other attempt at this task
-        found = error.to_dict() if error else None
-        try:
-            await live.settle(
-                self._keeper,
-                patience_seconds=STORE_SECONDS if live.must_keep else CALLER_STORE_SECONDS,
-                state=state,
-                error=found,
-                attempts=close_attempt(record.attempts, outcome, found),
-                finished_at=now,
-                progress=1.0 if error is None else record.progress,
-                webhook=self._notifier.due(record.webhook),
-            )
-        except ClaimLost:
-            log.warning("task.taken_over", task_id=live.id, too_late_for=state.value)
-            live.finish()  # the record is the new owner's, and so is the result
-            return
-        if live.is_kept or not live.must_keep:  # else it will be delivered again
-            self._notifier.post(live.record)
-        self._metrics.task_ended(live.record)
-        say = log.warning if state is State.FAILED else log.info
-        say(
-            "task.finished",
-            state=state.value,
-            error=error.code if error else None,
-            detail=error.detail[:LOGGED_DETAIL] if error else None,
-            outputs=len(live.outputs),
-            seconds=round(now - record.created_at, 3),
-        )
 
     def _number_waiting(self) -> None:
         """Tell each waiting task how many tasks of this instance are before it."""

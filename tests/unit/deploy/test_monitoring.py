@@ -15,8 +15,8 @@ from agent.errors import AgentError
 from agent.exposition import Exposition
 from agent.metrics import Metrics
 from agent.metrics_table import BY_NAME, PREFIX, Kind
-from agent.runner import RETRIED_HERE
 from agent.tasks.record import State
+from agent.worker import RETRIED_HERE
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
