@@ -54,7 +54,10 @@ function leaveStudio() {
 
 async function showHome(mine) {
   const place = h("div", { class: "picker-place" }, loading());
-  main.replaceChildren(h("section", { class: "hero" }, h("h1", {}, t("home.title")), h("p", { class: "lead" }, t("home.lead"))), place);
+  main.replaceChildren(
+    h("section", { class: "hero" }, h("h1", {}, t("home.title")), h("p", { class: "lead" }, t("home.lead"))),
+    place,
+  );
   try {
     const { workflows } = await askJson("api/workflows");
     if (mine !== turn) return;
@@ -82,7 +85,13 @@ async function showStudio(name, mine) {
   }
 }
 
-const ownDetail = () => ({ title: texts("own.title"), description: texts("own.description"), tags: [], missing: [], outputs: [] });
+const ownDetail = () => ({
+  title: texts("own.title"),
+  description: texts("own.description"),
+  tags: [],
+  missing: [],
+  outputs: [],
+});
 
 function fillPanel(panel, name, detail, draft) {
   const keep = later(() => store.put("drafts", draft));
@@ -93,14 +102,25 @@ function fillPanel(panel, name, detail, draft) {
     run.textContent = to === 1 ? t("form.run") : t("form.runs", { count: to });
     keep();
   });
-  const reset = h("button", { type: "button", class: "button quiet small", on: { click: () => startAnew(name) } }, t("form.reset"));
+  const reset = h(
+    "button",
+    { type: "button", class: "button quiet small", on: { click: () => startAnew(name) } },
+    t("form.reset"),
+  );
   const element = h(
     "form",
     { class: "run-form", noValidate: true, on: { submit: (event) => submit(event, run) } },
     form.element,
     h("div", { class: "run-bar" }, count, run),
   );
-  const lacking = detail.missing?.length ? h("p", { class: "notice" }, icon("warning"), h("span", {}, t("home.missing.what", { what: detail.missing.join(", ") }))) : null;
+  const lacking = detail.missing?.length
+    ? h(
+        "p",
+        { class: "notice" },
+        icon("warning"),
+        h("span", {}, t("home.missing.what", { what: detail.missing.join(", ") })),
+      )
+    : null;
   panel.replaceChildren(
     h("div", { class: "panel-top" }, backLink(), reset),
     h("h1", {}, local(detail.title)),
@@ -153,7 +173,7 @@ async function submit(event, button) {
     const what = name === OWN ? { ...about, workflow: null, ...values } : { ...about, workflow: name, values };
     await store.put("drafts", draft);
     await runs.submit(what, draft.count);
-      if (matchMedia("(max-width: 860px)").matches) feed.element.scrollIntoView({ behavior: calm() ? "auto" : "smooth" });
+    if (matchMedia("(max-width: 860px)").matches) feed.element.scrollIntoView({ behavior: calm() ? "auto" : "smooth" });
   } finally {
     button.disabled = false;
   }
@@ -190,7 +210,13 @@ async function use(run, output) {
 
 function view(run, output) {
   const items = feed.pictures;
-  viewer.open(items, Math.max(0, items.findIndex((item) => item.run === run && item.output === output)));
+  viewer.open(
+    items,
+    Math.max(
+      0,
+      items.findIndex((item) => item.run === run && item.output === output),
+    ),
+  );
 }
 
 function clear() {
@@ -237,7 +263,8 @@ runs.addEventListener("run", ({ detail: { run, before } }) => {
   if (["succeeded", "failed", "cancelled"].includes(run.state))
     $("live").textContent = t(said, { number: run.number, why: run.error ? explain(run.error).title : "" });
   const { parameter, detail } = run.error ?? {};
-  if (run.state === "failed" && parameter && studio?.name === runs.batch(run.batch)?.workflow) studio.form.complain(parameter, detail);
+  if (run.state === "failed" && parameter && studio?.name === runs.batch(run.batch)?.workflow)
+    studio.form.complain(parameter, detail);
 });
 
 // The page's own settings
@@ -273,7 +300,9 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ({ matches
   if (!store.choice("theme")) showTheme(matches ? "dark" : "light");
 });
 
-$("language").append(...Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, lang: code }, name)));
+$("language").append(
+  ...Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, lang: code }, name)),
+);
 $("language").value = language();
 $("language").addEventListener("change", () => {
   setLanguage($("language").value);
@@ -296,7 +325,8 @@ addEventListener("keydown", (event) => {
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
-  for (const file of event.dataTransfer?.files ?? []) if (file.type.startsWith("image/")) studio?.form.take({ blob: file, name: file.name });
+  for (const file of event.dataTransfer?.files ?? [])
+    if (file.type.startsWith("image/")) studio?.form.take({ blob: file, name: file.name });
 });
 
 setKeyPrompt(promptForKey);

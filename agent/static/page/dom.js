@@ -11,7 +11,8 @@ export function h(tag, properties = {}, ...children) {
   for (const [name, value] of Object.entries(properties ?? {})) {
     if (value === null || value === undefined) continue;
     if (name === "class") element.className = value;
-    else if (name === "on") for (const [event, handler] of Object.entries(value)) element.addEventListener(event, handler);
+    else if (name === "on")
+      for (const [event, handler] of Object.entries(value)) element.addEventListener(event, handler);
     else if (name === "data") Object.assign(element.dataset, value);
     else if (name === "style") for (const [key, to] of Object.entries(value)) element.style.setProperty(key, to);
     else if (name.includes("-") || ["role", "for", "list"].includes(name)) element.setAttribute(name, value);
@@ -41,7 +42,8 @@ const PATHS = {
   plus: "M12 5v14M5 12h14",
   minus: "M5 12h14",
   search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16.5 16.5L21 21",
-  sparkle: "M12 3l1.9 5.6a2 2 0 0 0 1.3 1.3L21 12l-5.8 2.1a2 2 0 0 0-1.3 1.3L12 21l-1.9-5.6a2 2 0 0 0-1.3-1.3L3 12l5.8-2.1a2 2 0 0 0 1.3-1.3z",
+  sparkle:
+    "M12 3l1.9 5.6a2 2 0 0 0 1.3 1.3L21 12l-5.8 2.1a2 2 0 0 0-1.3 1.3L12 21l-1.9-5.6a2 2 0 0 0-1.3-1.3L3 12l5.8-2.1a2 2 0 0 0 1.3-1.3z",
   trash: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13M10 11v5M14 11v5",
   undo: "M9 8H15a5 5 0 0 1 0 10H8M9 8l4-4M9 8l4 4",
   use: "M12 20V9M7 13.5l5-5 5 5M5 4h14",
@@ -67,5 +69,9 @@ export function icon(name) {
 /** A button that shows an icon alone; its label is for those who cannot see it, and a tip for the others. */
 export function iconButton(name, label, click, properties = {}) {
   const { class: more = "", ...rest } = properties;
-  return h("button", { type: "button", class: `icon-button ${more}`, title: label, "aria-label": label, on: { click }, ...rest }, icon(name));
+  return h(
+    "button",
+    { type: "button", class: `icon-button ${more}`, title: label, "aria-label": label, on: { click }, ...rest },
+    icon(name),
+  );
 }

@@ -42,7 +42,13 @@ export class Feed {
   /** Pictures of all tiles in the order in which they stand: {batch, run, output}. */
   get pictures() {
     return this.runs.batches.slice(0, this.#shown).flatMap((batch) =>
-      this.runs.of(batch).flatMap((run) => this.#articles.get(batch.id)?.tiles.get(run.id)?.visuals.map((output) => ({ batch, run, output })) ?? []),
+      this.runs.of(batch).flatMap(
+        (run) =>
+          this.#articles
+            .get(batch.id)
+            ?.tiles.get(run.id)
+            ?.visuals.map((output) => ({ batch, run, output })) ?? [],
+      ),
     );
   }
 
@@ -61,7 +67,11 @@ export class Feed {
     this.clearButton.textContent = t("feed.clear");
     this.note.textContent = t("feed.kept");
     this.more.textContent = t("feed.more");
-    this.empty.replaceChildren(icon("sparkle"), h("h3", {}, t("feed.empty")), h("p", { class: "muted" }, t("feed.empty.lead")));
+    this.empty.replaceChildren(
+      icon("sparkle"),
+      h("h3", {}, t("feed.empty")),
+      h("p", { class: "muted" }, t("feed.empty.lead")),
+    );
     this.empty.hidden = !isEmpty;
     this.clearButton.hidden = this.note.hidden = isEmpty;
     this.more.hidden = this.runs.batches.length <= this.#shown;
@@ -94,8 +104,20 @@ export class Feed {
     const ratio = Number(batch.values?.width) / Number(batch.values?.height);
     if (ratio > 0) grid.style.setProperty("--ratio", Math.min(2, Math.max(0.5, ratio)));
     grid.dataset.count = tiles.size;
-    const time = h("time", { class: "muted", dateTime: new Date(batch.created).toISOString(), title: new Date(batch.created).toLocaleString() }, ago(batch.created));
-    const cancelAll = h("button", { type: "button", class: "button quiet small", on: { click: () => this.#cancelAll(batch) } }, t("run.cancel.all"));
+    const time = h(
+      "time",
+      {
+        class: "muted",
+        dateTime: new Date(batch.created).toISOString(),
+        title: new Date(batch.created).toLocaleString(),
+      },
+      ago(batch.created),
+    );
+    const cancelAll = h(
+      "button",
+      { type: "button", class: "button quiet small", on: { click: () => this.#cancelAll(batch) } },
+      t("run.cancel.all"),
+    );
     const element = h(
       "article",
       { class: "batch", data: { id: batch.id } },

@@ -108,7 +108,8 @@ export function choiceField(schema, value, { id, describedBy, changed }) {
   const values = schema.enum ?? schema["x-files"];
   if (!values) return textField(schema, value, { id, describedBy, changed });
   const known = values.map(String);
-  const all = value === undefined || value === null || known.includes(String(value)) ? known : [String(value), ...known];
+  const all =
+    value === undefined || value === null || known.includes(String(value)) ? known : [String(value), ...known];
   const titles = schema["x-choices-titles"] ?? {};
   const control = h(
     "select",
@@ -139,8 +140,17 @@ export function seedField(_schema, value, { id, describedBy, changed }) {
     tell();
   };
   const read = () => (control.value.trim() === "" ? "-1" : control.value.trim());
-  const clear = iconButton("close", t("seed.clear"), set(() => ""), { hidden: control.value === "", class: "small" });
-  const dice = iconButton("dice", t("seed.dice"), set(() => String(randomSeed())));
+  const clear = iconButton(
+    "close",
+    t("seed.clear"),
+    set(() => ""),
+    { hidden: control.value === "", class: "small" },
+  );
+  const dice = iconButton(
+    "dice",
+    t("seed.dice"),
+    set(() => String(randomSeed())),
+  );
   const field = new Field(control, read);
   const element = h("div", { class: "seed" }, control, clear, dice);
   Object.defineProperty(field, "element", { value: element });
@@ -173,8 +183,16 @@ export function countField(value, changed) {
     changed(count);
   };
   let count = value;
-  const fewer = h("button", { type: "button", "aria-label": t("form.fewer"), on: { click: () => set(count - 1) } }, icon("minus"));
-  const more = h("button", { type: "button", "aria-label": t("form.more"), on: { click: () => set(count + 1) } }, icon("plus"));
+  const fewer = h(
+    "button",
+    { type: "button", "aria-label": t("form.fewer"), on: { click: () => set(count - 1) } },
+    icon("minus"),
+  );
+  const more = h(
+    "button",
+    { type: "button", "aria-label": t("form.more"), on: { click: () => set(count + 1) } },
+    icon("plus"),
+  );
   set(value);
   return h("div", { class: "count", role: "group", "aria-label": t("form.count") }, fewer, output, more);
 }

@@ -86,7 +86,13 @@ export class FileField {
     this.zone.classList.toggle("filled", this.value !== null);
     if (this.value === null) {
       this.zone.replaceChildren(
-        h("label", { class: "dropzone-empty" }, this.input, icon(this.kind === "image" ? "image" : "file"), this.message),
+        h(
+          "label",
+          { class: "dropzone-empty" },
+          this.input,
+          icon(this.kind === "image" ? "image" : "file"),
+          this.message,
+        ),
       );
       return;
     }

@@ -16,11 +16,11 @@ const UNKNOWN_MS = 8_000;
  * Tell `see` each record of the task; returns the final one.
  *
  * Broken connections, busy platforms (429, 503) and restarts are waited for, with growing pauses. While `mayBeUnknown`
- * says that the task may still be on its way, nobody needs to know it.
+ * says that the task may still be on its way, nobody needs to know it. `isOld` tells of a record that is from before.
  *
  * Raises Failure: TaskNotFound, or what no waiting helps against. Returns null once `signal` says stop.
  */
-export async function follow(taskId, { signal, see, mayBeUnknown }) {
+export async function follow(taskId, { signal, see, mayBeUnknown, isOld }) {
   let failures = 0;
   let unknownSince = null;
   while (!signal.aborted) {
@@ -28,6 +28,7 @@ export async function follow(taskId, { signal, see, mayBeUnknown }) {
       for await (const record of look(taskId, signal)) {
         failures = 0;
         unknownSince = null;
+        if (isOld(record)) continue;
         see(record);
         if (FINAL.includes(record.state)) return record;
       }

@@ -22,13 +22,18 @@ export class Form {
     const shown = Object.entries(properties)
       .filter(([, schema]) => !schema["x-hidden"])
       .sort(([, a], [, b]) => a["x-order"] - b["x-order"]);
-    this.element = h("div", { class: "fields" }, shown.map(([name, schema]) => this.#make(name, schema)));
+    this.element = h(
+      "div",
+      { class: "fields" },
+      shown.map(([name, schema]) => this.#make(name, schema)),
+    );
     for (const [name, { field, schema }] of this.#fields)
       if (field instanceof MaskField) field.setPicture(this.draft[schema["x-mask-of"]] ?? null);
   }
 
+  /** The seed that each run gets one of its own for. A hidden one is the manifest's to decide. */
   get seedName() {
-    return Object.entries(this.detail.schema.properties ?? {}).find(([, schema]) => schema["x-type"] === "seed")?.[0] ?? null;
+    return [...this.#fields].find(([, { schema }]) => schema["x-type"] === "seed")?.[0] ?? null;
   }
 
   /** The words that describe a run: the first text that was filled in. */
@@ -62,7 +67,9 @@ export class Form {
   /** Put a picture where it fits: into `preferred`, the first empty field of its kind, or the first one. Whether there
    * was such a field. */
   take(value, preferred = null) {
-    const fields = [...this.#fields.values()].map(({ field }) => field).filter((each) => each instanceof FileField && each.kind === "image");
+    const fields = [...this.#fields.values()]
+      .map(({ field }) => field)
+      .filter((each) => each instanceof FileField && each.kind === "image");
     const field = fields.find((each) => each === preferred) ?? fields.find((each) => each.value === null) ?? fields[0];
     if (!field) return false;
     field.set(value);
@@ -74,7 +81,9 @@ export class Form {
   paste(event) {
     const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
     if (!file) return;
-    const focused = [...this.#fields.values()].find(({ field }) => field.element.contains(document.activeElement))?.field;
+    const focused = [...this.#fields.values()].find(({ field }) =>
+      field.element.contains(document.activeElement),
+    )?.field;
     if (this.take({ blob: file, name: file.name || "image" }, focused)) event.preventDefault();
   }
 
@@ -101,7 +110,13 @@ export class Form {
 
     const isFile = FILES.includes(kind);
     const optional = isFile && !this.required.includes(name) ? h("span", { class: "muted" }, t("form.optional")) : null;
-    const label = h(isFile ? "span" : "label", { id: `${id}-label`, for: isFile ? null : id, class: "field-label" }, title, " ", optional);
+    const label = h(
+      isFile ? "span" : "label",
+      { id: `${id}-label`, for: isFile ? null : id, class: "field-label" },
+      title,
+      " ",
+      optional,
+    );
     const isPainted = field instanceof MaskField; // what a manifest says of a mask is for those who make one elsewhere
     const hint = h("p", { class: "hint", id: `${id}-hint` }, isPainted ? t("mask.hint") : description);
     hint.hidden = hint.textContent === "";

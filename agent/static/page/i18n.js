@@ -9,7 +9,9 @@ const CODES = Object.keys(LANGUAGES);
 
 let current = choice("language");
 if (!CODES.includes(current))
-  current = (navigator.languages ?? []).map((each) => each.slice(0, 2).toLowerCase()).find((each) => CODES.includes(each)) ?? "en";
+  current =
+    (navigator.languages ?? []).map((each) => each.slice(0, 2).toLowerCase()).find((each) => CODES.includes(each)) ??
+    "en";
 
 export const language = () => current;
 
@@ -37,7 +39,11 @@ export function local(text) {
 export function ago(milliseconds) {
   const seconds = (milliseconds - Date.now()) / 1000;
   const format = new Intl.RelativeTimeFormat(current, { numeric: "auto" });
-  for (const [unit, length] of [["day", 86400], ["hour", 3600], ["minute", 60]])
+  for (const [unit, length] of [
+    ["day", 86400],
+    ["hour", 3600],
+    ["minute", 60],
+  ])
     if (-seconds >= length) return format.format(Math.round(seconds / length), unit);
   return format.format(0, "second");
 }
@@ -50,5 +56,6 @@ export function translate(root) {
     element.setAttribute("aria-label", t(element.dataset.tLabel));
     element.title = t(element.dataset.tLabel);
   }
-  for (const element of root.querySelectorAll("[data-t-placeholder]")) element.placeholder = t(element.dataset.tPlaceholder);
+  for (const element of root.querySelectorAll("[data-t-placeholder]"))
+    element.placeholder = t(element.dataset.tPlaceholder);
 }

@@ -6,7 +6,14 @@ import { t } from "./i18n.js";
 /** Gives the key, or null. `refused`: the key that was not accepted, or "". */
 export function promptForKey(refused) {
   const dialog = $("key");
-  const field = h("input", { type: "password", id: "key-field", autocomplete: "off", required: true, pattern: "[!-~]+", "aria-describedby": "key-error" });
+  const field = h("input", {
+    type: "password",
+    id: "key-field",
+    autocomplete: "off",
+    required: true,
+    pattern: "[!-~]+",
+    "aria-describedby": "key-error",
+  });
   const error = h("p", { class: "field-error", id: "key-error", hidden: !refused }, t("key.wrong"));
   const form = h(
     "form",

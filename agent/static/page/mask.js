@@ -109,7 +109,14 @@ export class MaskField {
     });
     this.ring = h("div", { class: "mask-ring", hidden: true });
     this.stage = h("div", { class: "mask-stage", hidden: true }, this.picture, this.canvas, this.ring);
-    this.size = h("input", { type: "range", min: 1, max: 40, value: 12, "aria-label": t("mask.size"), title: t("mask.size") });
+    this.size = h("input", {
+      type: "range",
+      min: 1,
+      max: 40,
+      value: 12,
+      "aria-label": t("mask.size"),
+      title: t("mask.size"),
+    });
     this.brush = iconButton("brush", t("mask.brush"), () => this.#choose(false), { "aria-pressed": "true" });
     this.eraser = iconButton("eraser", t("mask.eraser"), () => this.#choose(true), { "aria-pressed": "false" });
     this.tools = h(

@@ -54,12 +54,26 @@ export class OwnForm {
       h(
         "div",
         { class: "field" },
-        h("div", { class: "field-row" }, h("label", { class: "field-label", for: "own-graph" }, t("own.label")), h("label", { class: "button small" }, this.file, t("own.open"))),
+        h(
+          "div",
+          { class: "field-row" },
+          h("label", { class: "field-label", for: "own-graph" }, t("own.label")),
+          h("label", { class: "button small" }, this.file, t("own.open")),
+        ),
         this.area,
         h("p", { class: "hint", id: "own-hint" }, t("own.hint")),
         this.error,
       ),
-      h("div", { class: "field" }, h("div", { class: "field-row" }, h("label", { class: "field-label", for: "own-seeds" }, t("own.seeds")), this.newSeeds)),
+      h(
+        "div",
+        { class: "field" },
+        h(
+          "div",
+          { class: "field-row" },
+          h("label", { class: "field-label", for: "own-seeds" }, t("own.seeds")),
+          this.newSeeds,
+        ),
+      ),
     );
   }
 

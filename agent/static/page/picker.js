@@ -55,7 +55,13 @@ export class Picker {
         },
       },
     });
-    this.element = h("div", { class: "picker" }, h("div", { class: "filters" }, h("label", { class: "search-box" }, icon("search"), this.search), this.chips), this.grid, this.none);
+    this.element = h(
+      "div",
+      { class: "picker" },
+      h("div", { class: "filters" }, h("label", { class: "search-box" }, icon("search"), this.search), this.chips),
+      this.grid,
+      this.none,
+    );
     this.rebuild();
   }
 
@@ -79,7 +85,9 @@ export class Picker {
         },
         words,
       );
-    this.chips.replaceChildren(...(tags.length > 1 ? [chip(null, t("home.all")), ...tags.map((tag) => chip(tag, tagName(tag)))] : []));
+    this.chips.replaceChildren(
+      ...(tags.length > 1 ? [chip(null, t("home.all")), ...tags.map((tag) => chip(tag, tagName(tag)))] : []),
+    );
     this.search.parentElement.hidden = this.workflows.length < 6;
     this.#fill();
   }
@@ -87,22 +95,42 @@ export class Picker {
   #fill() {
     forget(this.grid);
     const found = this.workflows.filter((each) => this.#matches(each));
-    const cards = (isLacking) => found.filter((each) => (each.available === false) === isLacking).map((each) => this.#card(each));
+    const cards = (isLacking) =>
+      found.filter((each) => (each.available === false) === isLacking).map((each) => this.#card(each));
     const own = this.#tag === null && this.#words === "";
     this.grid.replaceChildren(...cards(false), ...(own ? [this.#own()] : []), ...cards(true));
     this.none.textContent = found.length === 0 && !own ? t("home.none") : "";
   }
 
   #matches(workflow) {
-    const words = [workflow.name, local(workflow.title), local(workflow.description), ...workflow.tags, ...workflow.tags.map(tagName)].join(" ").toLowerCase();
+    const words = [
+      workflow.name,
+      local(workflow.title),
+      local(workflow.description),
+      ...workflow.tags,
+      ...workflow.tags.map(tagName),
+    ]
+      .join(" ")
+      .toLowerCase();
     return (this.#tag === null || workflow.tags.includes(this.#tag)) && words.includes(this.#words);
   }
 
   #card(workflow) {
     const lacks = workflow.available === false;
-    const art = h("div", { class: "card-art", style: { "--hue": hue(workflow.name) } }, icon(ICONS[known.findLast((tag) => workflow.tags.includes(tag))] ?? "sparkle"));
+    const art = h(
+      "div",
+      { class: "card-art", style: { "--hue": hue(workflow.name) } },
+      icon(ICONS[known.findLast((tag) => workflow.tags.includes(tag))] ?? "sparkle"),
+    );
     if (workflow.thumbnail) this.#picture(art, workflow.thumbnail);
-    const missing = lacks ? h("p", { class: "card-missing" }, icon("warning"), h("span", {}, t("home.missing.what", { what: workflow.missing.join(", ") }))) : null;
+    const missing = lacks
+      ? h(
+          "p",
+          { class: "card-missing" },
+          icon("warning"),
+          h("span", {}, t("home.missing.what", { what: workflow.missing.join(", ") })),
+        )
+      : null;
     return h(
       "a",
       { class: `card ${lacks ? "lacking" : ""}`, href: `#/${encodeURIComponent(workflow.name)}` },
@@ -113,7 +141,11 @@ export class Picker {
         h("h3", {}, local(workflow.title)),
         h("p", { class: "muted" }, local(workflow.description)),
         missing,
-        h("div", { class: "tags" }, workflow.tags.map((tag) => h("span", { class: "tag" }, tagName(tag)))),
+        h(
+          "div",
+          { class: "tags" },
+          workflow.tags.map((tag) => h("span", { class: "tag" }, tagName(tag))),
+        ),
       ),
     );
   }

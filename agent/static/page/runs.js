@@ -94,7 +94,16 @@ export class Runs extends EventTarget {
 
   /** Send a run that failed once more, under the same id: what the agent finished after all is not run twice. */
   retry(run) {
-    this.#change(run, { state: "sending", progress: 0, error: null, node: null, note: null, accepted: false });
+    const failedAt = run.finished ?? null;
+    this.#change(run, {
+      failedAt,
+      state: "sending",
+      progress: 0,
+      error: null,
+      node: null,
+      note: null,
+      accepted: false,
+    });
     this.#begin(run, { isNew: true });
   }
 
@@ -177,6 +186,9 @@ export class Runs extends EventTarget {
           signal: inner.signal,
           see: (record) => this.#see(run, record),
           mayBeUnknown: () => isSending,
+          // Sent again, a task keeps its end until the request has arrived: its failure, or that nobody waited for it.
+          isOld: ({ error, finished_at }) =>
+            isSending && error !== null && (error.code === "CallerGone" || finished_at === run.failedAt),
         }),
       );
       until.catch(() => {}); // where sending fails too, that is the reason to show
@@ -226,11 +238,13 @@ export class Runs extends EventTarget {
 
   #see(run, record) {
     const node = record.current_node;
-    const outputs = record.outputs.map((output) => Object.fromEntries(KEPT_FIELDS.map((field) => [field, output[field]])));
+    const outputs = record.outputs.map((output) =>
+      Object.fromEntries(KEPT_FIELDS.map((field) => [field, output[field]])),
+    );
     const texts = Object.values(record.nodes).flatMap((each) => [each.text ?? []].flat().map(String));
     this.#change(run, {
-      state: record.state,
-      accepted: true,
+      // Whoever left a request open that was to bring the result did not mean to cancel.
+      state: record.error?.code === "CallerGone" ? "failed" : record.state,
       note: null,
       progress: record.progress,
       position: record.queue_position,
@@ -251,7 +265,11 @@ export class Runs extends EventTarget {
     Object.assign(run, changes);
     this.dispatchEvent(new CustomEvent("run", { detail: { run, before } }));
     if (run.state !== before) this.#save(run);
-    else if (!this.#saving.has(run.id)) this.#saving.set(run.id, setTimeout(() => this.#save(run), 1_000));
+    else if (!this.#saving.has(run.id))
+      this.#saving.set(
+        run.id,
+        setTimeout(() => this.#save(run), 1_000),
+      );
   }
 
   #save(run) {

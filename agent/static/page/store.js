@@ -38,22 +38,47 @@ async function perform(store, mode, work, instead) {
   });
 }
 
+/** What cannot be read is not there. */
 export const all = (store) =>
-  perform(store, "readonly", (found) => found.getAll(), (map) => [...map.values()]);
+  perform(
+    store,
+    "readonly",
+    (found) => found.getAll(),
+    (map) => [...map.values()],
+  ).catch(() => []);
 
 export const get = (store, key) =>
-  perform(store, "readonly", (found) => found.get(key), (map) => map.get(key));
+  perform(
+    store,
+    "readonly",
+    (found) => found.get(key),
+    (map) => map.get(key),
+  ).catch(() => undefined);
 
 /** A browser that has no room left keeps going without what it could not keep. */
 export const put = (store, value) =>
-  perform(store, "readwrite", (found) => found.put(value), (map) => map.set(value[STORES[store]], value)).catch((error) =>
-    console.warn("not kept:", error.message),
-  );
+  perform(
+    store,
+    "readwrite",
+    (found) => found.put(value),
+    (map) => map.set(value[STORES[store]], value),
+  ).catch((error) => console.warn("not kept:", error.message));
 
 export const remove = (store, key) =>
-  perform(store, "readwrite", (found) => found.delete(key), (map) => map.delete(key));
+  perform(
+    store,
+    "readwrite",
+    (found) => found.delete(key),
+    (map) => map.delete(key),
+  );
 
-export const clear = (store) => perform(store, "readwrite", (found) => found.clear(), (map) => map.clear());
+export const clear = (store) =>
+  perform(
+    store,
+    "readwrite",
+    (found) => found.clear(),
+    (map) => map.clear(),
+  );
 
 /** Small choices, such as the language. */
 export function choice(name, value) {

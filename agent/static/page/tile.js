@@ -72,7 +72,11 @@ export class Tile {
       "aria-valuemin": 0,
       "aria-valuemax": 100,
     });
-    this.cancel = h("button", { type: "button", class: "button small cancel", on: { click: () => this.runs.cancel(this.run) } });
+    this.cancel = h("button", {
+      type: "button",
+      class: "button small cancel",
+      on: { click: () => this.runs.cancel(this.run) },
+    });
     return [
       h("div", { class: "frame waiting" }, this.picture, this.cancel),
       h("div", { class: "progress" }, h("div", { class: "progress-line" }, this.status, this.percent), this.bar),
@@ -99,7 +103,8 @@ export class Tile {
     const { run } = this;
     if (run.note) return t(run.note);
     if (run.state === "sending") return t(run.sent ? "run.sending" : "run.turn");
-    if (run.state === "queued") return run.position > 0 ? t("run.position", { position: run.position }) : t("run.queued");
+    if (run.state === "queued")
+      return run.position > 0 ? t("run.position", { position: run.position }) : t("run.queued");
     if (!run.node) return t("run.running");
     const steps = run.node.max > 1 ? ` · ${run.node.value}/${run.node.max}` : "";
     return `${run.node.title}${steps}`;
@@ -147,7 +152,9 @@ export class Tile {
     const texts = (run.texts ?? []).map((text) => h("pre", { class: "text-output", tabIndex: 0 }, text));
     const files = this.outputs.map((output) => this.#output(output));
     if (files.length + texts.length === 0) return [this.#message("sparkle", t("run.nothing"))];
-    const warnings = (run.warnings ?? []).map((text) => h("p", { class: "notice" }, icon("warning"), h("span", {}, text)));
+    const warnings = (run.warnings ?? []).map((text) =>
+      h("p", { class: "notice" }, icon("warning"), h("span", {}, text)),
+    );
     return [...files, ...texts, ...warnings];
   }
 
@@ -166,11 +173,21 @@ export class Tile {
     });
     const frame = h(
       "button",
-      { type: "button", class: "frame picture", "aria-label": t("picture.open", { number: this.run.number }), on: { click: () => this.actions.view(this.run, output) } },
+      {
+        type: "button",
+        class: "frame picture",
+        "aria-label": t("picture.open", { number: this.run.number }),
+        on: { click: () => this.actions.view(this.run, output) },
+      },
       image,
     );
     const use = iconButton("use", t("picture.use"), () => this.actions.use(this.run, output));
-    const tile = h("figure", { class: "result" }, frame, h("div", { class: "result-actions" }, use, this.#download(output)));
+    const tile = h(
+      "figure",
+      { class: "result" },
+      frame,
+      h("div", { class: "result-actions" }, use, this.#download(output)),
+    );
     this.#showWhileNear(tile, image, output);
     return tile;
   }
@@ -184,7 +201,13 @@ export class Tile {
   }
 
   #file(output) {
-    const line = h("div", { class: "file-output" }, icon("file"), h("span", { class: "name" }, output.filename), this.#download(output));
+    const line = h(
+      "div",
+      { class: "file-output" },
+      icon("file"),
+      h("span", { class: "name" }, output.filename),
+      this.#download(output),
+    );
     if (kindOf(output) !== "text" || output.object_key) return line;
     const text = h("pre", { class: "text-output", tabIndex: 0 });
     open(this.run, output)
@@ -225,7 +248,12 @@ export class Tile {
 
   /** What the browser cannot show can be downloaded all the same. */
   #offer(place, output) {
-    const button = h("button", { type: "button", class: "button small", on: { click: () => download(this.run, output) } }, icon("download"), t("picture.download"));
+    const button = h(
+      "button",
+      { type: "button", class: "button small", on: { click: () => download(this.run, output) } },
+      icon("download"),
+      t("picture.download"),
+    );
     place.replaceChildren(this.#message("file", t("file.broken"), button));
   }
 
@@ -236,8 +264,14 @@ export class Tile {
     };
     const { title } = explain(error);
     const isGone = ["TaskNotFound", "OutputNotFound"].includes(error.code);
-    const retry = h("button", { type: "button", class: "button small", on: { click: isGone ? () => this.actions.again(this.batch) : again } }, t(isGone ? "feed.again" : "app.retry"));
-    place.replaceChildren(h("div", { class: "frame message" }, icon(isGone ? "clock" : "warning"), h("p", {}, title), retry));
+    const retry = h(
+      "button",
+      { type: "button", class: "button small", on: { click: isGone ? () => this.actions.again(this.batch) : again } },
+      t(isGone ? "feed.again" : "app.retry"),
+    );
+    place.replaceChildren(
+      h("div", { class: "frame message" }, icon(isGone ? "clock" : "warning"), h("p", {}, title), retry),
+    );
   }
 
   #download(output) {
@@ -249,20 +283,35 @@ export class Tile {
   }
 
   #gone() {
-    const again = h("button", { type: "button", class: "button small", on: { click: () => this.actions.again(this.batch) } }, t("feed.again"));
+    const again = h(
+      "button",
+      { type: "button", class: "button small", on: { click: () => this.actions.again(this.batch) } },
+      t("feed.again"),
+    );
     return this.#message("clock", t("run.gone"), again);
   }
 
   #failure() {
     const { title, advice, detail, where, code } = explain(this.run.error ?? {});
-    const retry = h("button", { type: "button", class: "button small", on: { click: () => this.runs.retry(this.run) } }, t("app.retry"));
+    const retry = h(
+      "button",
+      { type: "button", class: "button small", on: { click: () => this.runs.retry(this.run) } },
+      t("app.retry"),
+    );
     return h(
       "div",
       { class: "failure", role: "group", "aria-label": title },
       h("div", { class: "failure-head" }, icon("warning"), h("strong", {}, title)),
       advice ? h("p", {}, advice) : null,
       where ? h("p", { class: "where" }, t("run.node", { node: where })) : null,
-      detail ? h("details", { open: detail.length < 240 }, h("summary", {}, t("run.details"), " ", h("code", {}, code)), h("p", { class: "detail" }, detail)) : h("code", {}, code),
+      detail
+        ? h(
+            "details",
+            { open: detail.length < 240 },
+            h("summary", {}, t("run.details"), " ", h("code", {}, code)),
+            h("p", { class: "detail" }, detail),
+          )
+        : h("code", {}, code),
       this.runs.canRetry(this.run) ? retry : null,
     );
   }

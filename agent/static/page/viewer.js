@@ -39,14 +39,19 @@ export class Viewer {
     };
     this.stage = h("div", {
       class: "viewer-stage",
-      on: { touchstart: ({ touches }) => (began = touches[0].clientX), touchend: ({ changedTouches }) => swipe(changedTouches[0]) },
+      on: {
+        touchstart: ({ touches }) => (began = touches[0].clientX),
+        touchend: ({ changedTouches }) => swipe(changedTouches[0]),
+      },
     });
     this.title = h("strong", {});
     this.facts = h("span", { class: "muted" });
     this.words = h("p", { class: "viewer-words" });
     this.place = h("span", { class: "viewer-place", "aria-live": "polite" });
     const current = () => this.#items[this.#index];
-    this.use = iconButton("use", t("picture.use"), () => this.#leaveTo(() => this.actions.use(current().run, current().output)));
+    this.use = iconButton("use", t("picture.use"), () =>
+      this.#leaveTo(() => this.actions.use(current().run, current().output)),
+    );
     this.dialog.setAttribute("aria-label", t("picture.viewer"));
     this.dialog.replaceChildren(
       h(
@@ -55,13 +60,19 @@ export class Viewer {
         this.place,
         h("span", { class: "grow" }),
         this.use,
-        iconButton("again", t("feed.again"), () => this.#leaveTo(() => this.actions.again(current().batch, current().run))),
+        iconButton("again", t("feed.again"), () =>
+          this.#leaveTo(() => this.actions.again(current().batch, current().run)),
+        ),
         iconButton("download", t("picture.download"), () => download(current().run, current().output)),
         iconButton("close", t("app.close"), () => this.dialog.close(), { autofocus: true }),
       ),
       this.stage,
-      (this.before = iconButton("arrowLeft", t("picture.previous"), () => this.#show(this.#index - 1), { class: "viewer-before" })),
-      (this.after = iconButton("arrowRight", t("picture.next"), () => this.#show(this.#index + 1), { class: "viewer-after" })),
+      (this.before = iconButton("arrowLeft", t("picture.previous"), () => this.#show(this.#index - 1), {
+        class: "viewer-before",
+      })),
+      (this.after = iconButton("arrowRight", t("picture.next"), () => this.#show(this.#index + 1), {
+        class: "viewer-after",
+      })),
       h("div", { class: "viewer-caption" }, h("div", {}, this.title, " ", this.facts), this.words),
     );
   }
@@ -92,7 +103,11 @@ export class Viewer {
     this.before.disabled = index === 0;
     this.after.disabled = index === this.#items.length - 1;
     const seconds = run.finished - run.started;
-    const facts = [run.seed ? t("picture.seed", { seed: run.seed }) : "", seconds > 0 ? `${seconds.toFixed(1)} s` : "", output.filename].filter(Boolean);
+    const facts = [
+      run.seed ? t("picture.seed", { seed: run.seed }) : "",
+      seconds > 0 ? `${seconds.toFixed(1)} s` : "",
+      output.filename,
+    ].filter(Boolean);
     this.facts.textContent = facts.join(" · ");
     try {
       const found = await open(run, output);
@@ -104,12 +119,14 @@ export class Viewer {
         ? h("img", { src: found.url, alt: t("picture.alt", { title: local(batch.title) }) })
         : h("video", { src: found.url, controls: true, autoplay: true, loop: true });
       if (isImage)
-        element.onload = () => (this.facts.textContent = [`${element.naturalWidth} × ${element.naturalHeight}`, ...facts].join(" · "));
+        element.onload = () =>
+          (this.facts.textContent = [`${element.naturalWidth} × ${element.naturalHeight}`, ...facts].join(" · "));
       this.stage.replaceChildren(element);
       this.#release?.();
       this.#release = found.release;
     } catch (error) {
-      if (this.#index === index) this.stage.replaceChildren(h("div", { class: "message" }, icon("warning"), h("p", {}, explain(error).title)));
+      if (this.#index === index)
+        this.stage.replaceChildren(h("div", { class: "message" }, icon("warning"), h("p", {}, explain(error).title)));
     }
   }
 

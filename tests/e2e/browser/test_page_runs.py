@@ -157,18 +157,30 @@ async def test_a_key_is_asked_for_once_and_kept_in_the_tab(browser: Browser, tmp
 
 
 async def test_behind_a_gateway_the_answer_comes_with_the_result(browser: Browser, tmp_path: Path) -> None:
+    """To leave before it cancels the run: the page sends it again."""
     with Service(tmp_path, *SWITCHES, AGENT_INVOCATION="gateway") as service:
-        context = await browser.new_context(base_url=service.url, locale="en-US")
-        page = await context.new_page()
-        studio = Studio(page)
-        await begin(studio, LONG)
-        await studio.expect_progress()
-        await page.get_by_role("button", name="Cancel").click()
-        await expect(studio.tiles).to_contain_text("Cancelled")
-        await studio.field("Steps").fill("1")
-        await page.locator(".run").click()
-        await studio.expect_pictures(1)
-        await context.close()
+        async with Proxy(service.url) as proxy:
+            await leave_and_come_back(browser, proxy)
+
+
+async def leave_and_come_back(browser: Browser, proxy: Proxy) -> None:
+    context = await browser.new_context(base_url=proxy.url, locale="en-US")
+    page = await context.new_page()
+    studio = Studio(page)
+    await begin(studio, LONG)
+    await studio.expect_progress()
+    await page.reload()
+    await studio.expect_progress()
+    await proxy.cut()
+    await expect(studio.tiles).to_contain_text("The server cannot be reached")
+    proxy.restore()
+    await studio.expect_progress()
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(studio.tiles).to_contain_text("Cancelled")
+    await studio.field("Steps").fill("1")
+    await page.locator(".run").click()
+    await studio.expect_pictures(1)
+    await context.close()
 
 
 async def test_a_page_without_randomness_functions_of_secure_contexts_works(page: Page) -> None:
