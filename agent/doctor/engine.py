@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
-from agent.app import plan_engine
+from agent.build import plan_engine
 from agent.doctor.finding import Finding, advice, ok, problem
 from agent.settings import Role, Settings
 from comfyui.client import Client

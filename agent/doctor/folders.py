@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from agent.app import engine_folders
+from agent.build import engine_folders
 from agent.doctor.finding import Finding, advice, ok, problem
 from agent.provision.space import to_text
 from agent.settings import Role, Settings

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 
-from agent.app import build_store
+from agent.build import build_store
 from agent.doctor.finding import Finding, advice, ok, problem
 from agent.errors import ObjectStoreUnavailable, StoreUnavailable
 from agent.objects import ObjectMissing, ObjectStore, open_object_store

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from agent.app import bucket_reader, build_notifier
+from agent.build import bucket_reader, build_notifier
 from agent.doctor.finding import Finding, advice, ok, problem
 from agent.inputs.guard import AllowList
 from agent.objects import open_object_store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from agent.app import bucket_reader
+from agent.build import bucket_reader
 from agent.settings import SettingsError
 from tests.integration.agent import graphs
 from tests.integration.agent.pictures import color_of, png
