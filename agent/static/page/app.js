@@ -31,7 +31,14 @@ const HISTORY = "~history";
 
 // Views
 
-const route = () => (location.hash.startsWith("#/") ? decodeURIComponent(location.hash.slice(2)) : "");
+function route() {
+  if (!location.hash.startsWith("#/")) return "";
+  try {
+    return decodeURIComponent(location.hash.slice(2));
+  } catch {
+    return location.hash.slice(2); // somebody typed a "%"
+  }
+}
 
 async function render() {
   turn += 1;
@@ -311,6 +318,10 @@ $("language").addEventListener("change", () => {
   render();
 });
 
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address is for the views
+  main.focus();
+});
 addEventListener("hashchange", () => {
   if (!location.hash.startsWith("#/") && location.hash !== "") return;
   render();

@@ -155,6 +155,7 @@ export class Form {
     const { error, field } = this.#fields.get(name);
     error.textContent = text ?? "";
     error.hidden = !text;
+    field.control?.setAttribute("aria-invalid", String(Boolean(text)));
     field.element.closest(".field")?.classList.toggle("invalid", Boolean(text));
   }
 }

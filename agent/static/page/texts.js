@@ -5,7 +5,7 @@ export const TEXTS = {
   "app.language": ["Language", "语言", "言語"],
   "app.theme": ["Light or dark", "浅色或深色", "ライト・ダークの切り替え"],
   "app.docs": ["API", "API", "API"],
-  "app.docs.label": ["The HTTP interface", "HTTP 接口", "HTTP インターフェース"],
+  "app.docs.label": ["API: the HTTP interface", "API：HTTP 接口", "API：HTTP インターフェース"],
   "app.close": ["Close", "关闭", "閉じる"],
   "app.retry": ["Try again", "重试", "再試行"],
 
