@@ -388,6 +388,10 @@ class OutputCorrupt(AgentError):
     transient = True
 
 
+class OutputTooLarge(AgentError):
+    """The outputs of the task are larger together than this server holds. AGENT_MAX_OUTPUT_BYTES is the limit."""
+
+
 class NoOutput(AgentError):
     """ComfyUI finished without an error, but no output node of the workflow produced anything."""
 

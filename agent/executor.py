@@ -29,7 +29,7 @@ from agent.errors import (
     UnknownNodeClass,
 )
 from agent.inputs.resolve import InputResolver, Prefetch
-from agent.outputs.collect import Collected, collect, named_files
+from agent.outputs.collect import Collected, check_streamed, collect, named_files
 from agent.seeds import replace_random_seeds
 from agent.settings import Settings
 from agent.tasks.live import LiveTask
@@ -173,7 +173,7 @@ class Executor:
             await self._slots.acquire()
             progress = await self._in_slot(job, generation)
         watch.note("run")
-        collected = await collect(self._client, live.id, progress)
+        collected = await collect(self._client, live.id, progress, self._settings.max_output_bytes)
         _check_outputs(job, progress)
         watch.note("collect")
         return collected
@@ -231,6 +231,8 @@ class Executor:
                     _mark_running(live)
                 case PreviewImage(data=data) if not progress.streams(event.node):
                     live.show_preview(data)
+                case PreviewImage():
+                    check_streamed(progress, self._settings.max_output_bytes)
                 case PromptFailed(is_blocked_output=True):
                     live.update(warnings=[*live.record.warnings, blocked_warning(event, workflow)])
                 case Ended():

@@ -182,6 +182,9 @@ class Settings(BaseSettings):
         Outputs.INLINE,
         description="How outputs reach the caller where the request does not say: inline, or url (object store).",
     )
+    max_output_bytes: int = Field(
+        2**30, gt=0, description="Largest size of all outputs of one task together, which are held in memory."
+    )
     max_answer_bytes: int | None = Field(
         None,
         gt=0,

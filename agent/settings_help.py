@@ -60,6 +60,7 @@ GROUPS = {
     ),
     "Outputs": (
         "outputs",
+        "max_output_bytes",
         "max_answer_bytes",
         "object_store",
         "object_store_endpoint",

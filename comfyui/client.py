@@ -7,7 +7,7 @@ is UnexpectedAnswerError. Methods may be called at the same time; one keep-alive
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,6 +67,10 @@ class HistoryEntry:
     succeeded: bool
     outputs: dict[str, dict[str, Any]]
     messages: tuple[tuple[str, dict[str, Any]], ...]
+
+
+def _any_size(_: int) -> None:
+    """A file may be as large as it is."""
 
 
 class Client:
@@ -172,12 +176,32 @@ class Client:
         response = await self._request("HEAD", "/view", params=_query(file))
         return response.status_code == 200
 
-    async def fetch_file(self, file: FileRef) -> bytes:
-        """The whole file. Raises FileMissingError for any answer but 200."""
-        response = await self._request("GET", "/view", params=_query(file))
-        if response.status_code in (400, 403, 404):
-            raise FileMissingError(f"{file.type} file {file.subfolder}/{file.filename} is not there")
-        return _expect_200(response, "GET /view").content
+    async def fetch_file(self, file: FileRef, reserve: Callable[[int], None] = _any_size) -> bytes:
+        """The whole file. `reserve` is called with a number of bytes before so many more of them are kept, and with the
+        length of the file first where the engine says it: what it raises ends the download.
+
+        Raises FileMissingError for 400, 403 and 404.
+        """
+        with _asking("GET", "/view"):
+            async with self._http.stream("GET", "/view", params=_query(file)) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    if response.status_code in (400, 403, 404):
+                        raise FileMissingError(
+                            f"{file.type} file {file.subfolder}/{file.filename} is not there"
+                        )
+                    _expect_200(response, "GET /view")
+                announced = response.headers.get("Content-Length", "")
+                reserved = int(announced) if announced.isdecimal() else 0
+                reserve(reserved)
+                pieces, size = [], 0
+                async for piece in response.aiter_bytes():
+                    size += len(piece)
+                    if size > reserved:  # unpacked, it is longer than it said
+                        reserve(size - reserved)
+                        reserved = size
+                    pieces.append(piece)
+                return b"".join(pieces)
 
     async def upload(self, name: str, data: bytes, folder: Literal["input", "temp"] = "input") -> str:
         """Put a file at the top of a folder and return the name that a loader node must be given.
@@ -204,11 +228,8 @@ class Client:
         _expect_200(await self._request("POST", path, content=to_json(body)), f"POST {path}")
 
     async def _request(self, method: str, path: str, **more: Any) -> Response:
-        try:
+        with _asking(method, path):
             return await self._http.request(method, path, **more)
-        except HTTPError as exc:
-            reason = str(exc) or type(exc).__name__
-            raise EngineUnreachableError(f"{method} {path}: {reason}") from exc
 
 
 def _is_before(version: str, bound: tuple[int, ...]) -> bool:
@@ -231,6 +252,16 @@ def _node_errors(answer: dict[str, Any]) -> dict[str, Any]:
     """Older versions send an empty list for none."""
     found = answer.get("node_errors")
     return found if isinstance(found, dict) else {}
+
+
+@contextlib.contextmanager
+def _asking(method: str, path: str) -> Iterator[None]:
+    """No answer, or only a part of one, is an unreachable engine."""
+    try:
+        yield
+    except HTTPError as exc:
+        reason = str(exc) or type(exc).__name__
+        raise EngineUnreachableError(f"{method} {path}: {reason}") from exc
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ import io
 import mimetypes
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from agent.errors import AgentError, OutputCorrupt, OutputMissing
+from agent.errors import AgentError, OutputCorrupt, OutputMissing, OutputTooLarge
 from agent.tasks.progress import Progress
 from agent.tasks.record import Output
 from comfyui.client import Client, FileRef
@@ -46,16 +47,35 @@ class _Wanted:
     data: bytes | None = field(default=None, repr=False)
 
 
-async def collect(client: Client, task_id: str, progress: Progress) -> list[Collected]:
+class _Room:
+    """What a task's outputs may still take up in memory."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = self._left = max_bytes
+
+    def take(self, item: _Wanted, size: int) -> None:
+        """Raises OutputTooLarge when there is no room for so many more bytes of this file."""
+        self._left -= size
+        if self._left < 0:
+            reason = (
+                f"the outputs of the task are larger together than {self._max_bytes} bytes, and "
+                "AGENT_MAX_OUTPUT_BYTES allows for no more"
+            )
+            raise _fault(OutputTooLarge, item, reason).with_facts(limit=self._max_bytes)
+
+
+async def collect(client: Client, task_id: str, progress: Progress, max_bytes: int) -> list[Collected]:
     """Every file that the nodes produced, in the order of the workflow's nodes and of each node's list.
 
-    Raises OutputMissing and OutputCorrupt with `node_id` and `filename`; EngineUnreachableError.
+    Raises OutputMissing, OutputCorrupt, and OutputTooLarge where they are more than `max_bytes` together, with
+    `node_id` and `filename`; EngineUnreachableError.
     """
+    room = check_streamed(progress, max_bytes)
     gate = asyncio.Semaphore(PARALLEL_FETCHES)
 
     async def fetch(item: _Wanted) -> Collected:
         async with gate:
-            data = item.data if item.data is not None else await _fetch(client, item)
+            data = item.data if item.data is not None else await _fetch(client, item, room)
         await asyncio.to_thread(_check, item, data)
         return Collected(_describe(task_id, item, len(data)), data)
 
@@ -65,6 +85,15 @@ async def collect(client: Client, task_id: str, progress: Progress) -> list[Coll
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [done.result() for done in fetches]
+
+
+def check_streamed(progress: Progress, max_bytes: int) -> _Room:
+    """What is left of `max_bytes` beside the pictures that came over the WebSocket. Raises OutputTooLarge."""
+    room = _Room(max_bytes)
+    for item in _wanted(progress):
+        if item.data is not None:
+            room.take(item, len(item.data))
+    return room
 
 
 def named_files(progress: Progress) -> list[FileRef]:
@@ -86,9 +115,9 @@ def _file_of(entry: dict[str, Any]) -> FileRef:
     return FileRef(entry["filename"], str(entry.get("subfolder") or ""), str(entry.get("type") or "output"))
 
 
-async def _fetch(client: Client, item: _Wanted) -> bytes:
+async def _fetch(client: Client, item: _Wanted, room: _Room) -> bytes:
     try:
-        return await client.fetch_file(item.file)
+        return await client.fetch_file(item.file, partial(room.take, item))
     except FileMissingError:
         raise _fault(
             OutputMissing, item, "ComfyUI names it as a result, but does not have it (any more)"

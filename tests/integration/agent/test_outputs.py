@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration.agent import graphs
+from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of, look
 from tests.integration.agent.service import Agent, Answer
 
@@ -232,3 +233,23 @@ async def test_streamed_output_that_was_blocked_is_a_warning_and_no_fault(agent:
     record = await agent.task(answer.headers["task-id"])
     assert [w["code"] for w in record["warnings"]] == ["NodeWithoutOutput"]
     assert len(record["attempts"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("class_type", "inputs"), [("SaveImage", {"filename_prefix": "large"}), ("SaveImageWebsocket", {})]
+)
+async def test_outputs_that_are_too_large_together_are_an_error(
+    make_agent: MakeAgent, class_type: str, inputs: dict[str, Any]
+) -> None:
+    """A batch of many pictures, each of which is small enough."""
+    agent = await make_agent(max_output_bytes=6000)
+    saver = graphs.node(class_type, images=..., **inputs)
+    assert len((await agent.run(graphs.chain(graphs.empty(), saver))).results("2")) == 1
+    answer = await agent.run(graphs.chain(graphs.empty(batch=120), saver), f"too-large-{class_type}")
+    error = answer.error(500, "OutputTooLarge")
+    assert (error["node_id"], error["limit"], error["transient"]) == ("2", 6000, False)
+    assert error["filename"].endswith("_.png")
+    assert "AGENT_MAX_OUTPUT_BYTES" in error["detail"]
+    record = await agent.task(f"too-large-{class_type}")
+    assert (record["state"], len(record["attempts"]), record["outputs"]) == ("failed", 1, [])
+    assert len((await agent.run(graphs.chain(graphs.empty(), saver))).results("2")) == 1

@@ -6,12 +6,13 @@ import asyncio
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from agent.errors import AgentError, OutputCorrupt, OutputMissing
+from agent.errors import AgentError, OutputCorrupt, OutputMissing, OutputTooLarge
 from agent.outputs.collect import Collected, collect, media_type_of
 from agent.tasks.progress import Progress
 from comfyui.client import Client, FileRef
@@ -45,7 +46,7 @@ class Engine(Client):
         super().__init__("http://127.0.0.1:1")
         self.files, self.at_once, self.most = files, 0, 0
 
-    async def fetch_file(self, file: FileRef) -> bytes:
+    async def fetch_file(self, file: FileRef, reserve: Callable[[int], None] = lambda _: None) -> bytes:
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         await asyncio.sleep(0.02 if file.filename.startswith("a") else 0)
@@ -53,6 +54,7 @@ class Engine(Client):
         found = self.files.get(file, FileMissingError("no"))
         if isinstance(found, Exception):
             raise found
+        reserve(len(found))
         return found
 
 
@@ -68,9 +70,9 @@ def file(name: str, subfolder: str = "", kind: str = "output") -> dict[str, Any]
     return {"filename": name, "subfolder": subfolder, "type": kind}
 
 
-async def collected(engine: Engine, progress: Progress) -> list[Collected]:
+async def collected(engine: Engine, progress: Progress, max_bytes: int = 2**30) -> list[Collected]:
     async with asyncio.timeout(DEADLINE):
-        return await collect(engine, "t", progress)
+        return await collect(engine, "t", progress, max_bytes)
 
 
 async def failure(data: bytes | Exception, name: str = "a.png") -> AgentError:
@@ -114,6 +116,16 @@ async def test_few_files_are_fetched_at_once() -> None:
     engine = Engine({FileRef(name): b"x" for name in names})
     assert len(await collected(engine, finished(n=[file(name) for name in names]))) == 20
     assert 1 < engine.most <= 4
+
+
+async def test_outputs_together_may_be_as_large_as_the_limit_and_no_larger() -> None:
+    engine = Engine({FileRef("a.bin"): bytes(60), FileRef("b.bin"): bytes(40)})
+    progress = finished(n=[file("a.bin"), file("b.bin")])
+    assert len(await collected(engine, progress, max_bytes=100)) == 2
+    with pytest.raises(OutputTooLarge, match="AGENT_MAX_OUTPUT_BYTES") as failed:
+        await collected(engine, progress, max_bytes=99)
+    assert failed.value.facts == {"node_id": "n", "filename": "a.bin", "limit": 99}
+    assert (failed.value.status, failed.value.transient) == (500, False)
 
 
 async def test_pictures_sent_over_the_websocket_are_not_fetched() -> None:

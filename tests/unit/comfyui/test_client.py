@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -290,6 +291,47 @@ async def test_a_file_is_fetched_byte_for_byte(client: Client, engine: Any) -> N
     data = bytes(range(256)) * 10
     engine.get("/view").respond(200, content=data)
     assert await client.fetch_file(FileRef("a.png")) == data
+
+
+class Refused(Exception):
+    """There is no room for a file."""
+
+
+@pytest.mark.parametrize("says_its_length", [True, False])
+async def test_a_file_is_read_no_further_than_there_is_room(
+    client: Client, engine: Any, says_its_length: bool
+) -> None:
+    sent: list[int] = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for number in range(100):
+            sent.append(number)
+            yield bytes(10)
+
+    headers = {"Content-Length": "1000"} if says_its_length else {}
+    engine.get("/view").mock(side_effect=lambda _: Response(200, headers=headers, content=pieces()))
+    room = 1000
+
+    def reserve(size: int) -> None:
+        nonlocal room
+        room -= size
+        if room < 0:
+            raise Refused
+
+    assert len(await client.fetch_file(FileRef("a.png"), reserve)) == 1000
+    assert room == 0
+    room, sent[:] = 35, []
+    with pytest.raises(Refused):
+        await client.fetch_file(FileRef("a.png"), reserve)
+    assert len(sent) == (0 if says_its_length else 4)
+
+
+async def test_an_answer_that_was_packed_counts_as_what_it_unpacks_to(client: Client, engine: Any) -> None:
+    packed = gzip.compress(bytes(10_000))
+    engine.get("/view").respond(200, headers={"Content-Encoding": "gzip"}, content=packed)
+    reserved: list[int] = []
+    assert await client.fetch_file(FileRef("a.png"), reserved.append) == bytes(10_000)
+    assert sum(reserved) == 10_000
 
 
 @pytest.mark.parametrize(
