@@ -42,22 +42,28 @@ def test_readme_commands_work_as_a_newcomer_types_them(
     tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:
     port = free_port()
-    environment = clean_environment | {"AGENT_PORT": str(port), "COMFYUI_PORT": str(free_port())}
+    environment = clean_environment | {
+        "AGENT_PORT": str(port),
+        "COMFYUI_PORT": str(free_port()),
+        "COMFYUI_AGENT_URL": f"http://127.0.0.1:{port}",
+    }
     (tmp_path / "workflows").symlink_to(ROOT / "workflows")
     make, start, *calls = blocks_of(README, "bash")
     assert re.findall(r"^make (\w+)", make, re.MULTILINE) == ["demo", "test"]
     for target in ("demo", "test"):
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True, timeout=10)
 
-    argv = start.replace(".venv/bin/", f"{Path(sys.executable).parent}/").split()
+    bin_folder = f"{Path(sys.executable).parent}/"
+    argv = start.replace(".venv/bin/", bin_folder).split()
     with subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as service:
         try:
             wait_until_ready(f"http://127.0.0.1:{port}")
             for call in calls:
-                script = call.replace("localhost:9000", f"127.0.0.1:{port}")
+                script = call.replace("localhost:9000", f"127.0.0.1:{port}").replace(".venv/bin/", bin_folder)
                 subprocess.run(
                     ["bash", "-euo", "pipefail", "-c", script],
                     cwd=tmp_path,
+                    env=environment,
                     check=True,
                     timeout=60,
                     capture_output=True,
@@ -72,7 +78,9 @@ def test_readme_commands_work_as_a_newcomer_types_them(
             service.terminate()
             service.wait(timeout=15)
     assert (tmp_path / "answer.json").read_text().count('"results"') == 1
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert len({picture.read_bytes() for picture in (tmp_path / "pictures").iterdir()}) == 4
+    for name in ("fox.png", "picture.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.timeout(180)
