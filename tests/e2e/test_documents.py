@@ -18,18 +18,12 @@ from PIL import Image
 from agent.errors import AgentError
 from agent.settings import Settings, variable
 from agent.webhooks.signing import message_headers, read_secret
+from tests.e2e.blocks import BLOCK, blocks_of
 from tests.ports import free_port, wait_until_ready
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OWN_VARIABLES = ("AGENT_", "COMFYUI_", "REDIS_URL", "FC_")
-
-
-def blocks_of(document: Path, language: str) -> list[str]:
-    """The code blocks of a document in a language, without those that need what no fresh machine has."""
-    blocks = BLOCK.findall(document.read_text())
-    return [text for found, flags, text in blocks if found == language and "skip" not in flags]
 
 
 @pytest.fixture
