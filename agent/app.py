@@ -13,7 +13,19 @@ import structlog
 from aiohttp import web
 
 from agent import __version__
-from agent.api import health, hooks, metrics, middleware, openapi, pages, run, socket, tasks, workflows
+from agent.api import (
+    health,
+    hooks,
+    metrics,
+    middleware,
+    openapi,
+    pages,
+    passing,
+    run,
+    socket,
+    tasks,
+    workflows,
+)
 from agent.api.keys import (
     API_KEYS,
     BOARD,
@@ -48,7 +60,6 @@ from agent.objects import open_object_store
 from agent.outputs.places import OutputPlaces
 from agent.parking import Parking
 from agent.passage import Passage
-from agent.passage import routes as pass_through
 from agent.runner import Runner
 from agent.settings import Role, Settings, read_api_keys
 from agent.tasks.board import TaskBoard
@@ -100,7 +111,7 @@ def build_app(settings: Settings) -> web.Application:
     table = [e for group in (run, socket, tasks, workflows, health, metrics, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.add_routes(pages.ROUTES)
-    app.add_routes(pass_through(settings.pass_through, PASSAGE))
+    app.add_routes(passing.routes(settings.pass_through))
     app.on_response_prepare.append(middleware.keep_quiet)
     app.on_response_prepare.append(middleware.show_to_page)
     app.on_response_prepare.append(run.tell_platform)
@@ -158,7 +169,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     runner = Runner(settings, board, executor, places, app[NOTIFIER], app[METRICS])
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[INVENTORY] = inventory = Inventory(engine, client)
-    app[PASSAGE] = passage = Passage(url, {}, max_bytes=settings.max_body_bytes)
+    app[PASSAGE] = passage = Passage(url, {})
     app[DEVICE_MEMORY] = memory = DeviceMemory(engine, client)
     app[ENGINE], app[RUNNER], app[WARM_UP] = engine, runner, warm_up
     _read_metrics(app)
@@ -194,9 +205,7 @@ async def _run_front(app: web.Application) -> AsyncGenerator[None, None]:
 
     settings = app[SETTINGS]
     function = EngineFunction(settings)
-    app[PASSAGE] = passage = Passage(
-        settings.engine_url or "", credentials(settings), max_bytes=settings.max_body_bytes
-    )
+    app[PASSAGE] = passage = Passage(settings.engine_url or "", credentials(settings))
     runner = FrontRunner(settings, app[BOARD], function, app[PARKING], app[NOTIFIER])
     app[RUNNER] = runner
     _read_metrics(app)

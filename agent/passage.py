@@ -7,16 +7,12 @@ an input file: what runs, cancels or forgets work goes through the tasks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
-from typing import Any
-
 import aiohttp
 import structlog
 from aiohttp import web
 
 from agent.api.slow import cut_off
-from agent.errors import BodyTooLarge, EngineUnavailable, NotFound
-from comfyui.routes import HARMLESS
+from agent.errors import EngineUnavailable, NotFound
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +25,7 @@ IDLE_SECONDS = 3
 SILENCE_SECONDS = 60
 
 #: What of the request ComfyUI is told.
-REQUEST_HEADERS = ("Content-Type", "Content-Length", "Accept", "Range", "If-None-Match")
+REQUEST_HEADERS = ("Accept", "Range", "If-None-Match")
 
 #: What of its answer the caller is told.
 ANSWER_HEADERS = (
@@ -46,25 +42,24 @@ SANDBOX = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-
 
 
 class Passage:
-    """The way to ComfyUI, or, on a front, to the engine function, with its credentials. Bodies are passed on piece by
-    piece in both directions; a request body has at most `max_bytes`."""
+    """The way to ComfyUI, or, on a front, to the engine function, with its credentials. Answers are passed on piece by
+    piece."""
 
-    def __init__(self, url: str, headers: dict[str, str], *, max_bytes: int) -> None:
-        self._url, self._headers, self._max_bytes = url.rstrip("/"), headers, max_bytes
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        self._url, self._headers = url.rstrip("/"), headers
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
-    async def pass_on(self, request: web.Request) -> web.StreamResponse:
-        """Raises NotFound, BodyTooLarge, EngineUnavailable."""
+    async def pass_on(
+        self, request: web.Request, body: aiohttp.MultipartWriter | None = None
+    ) -> web.StreamResponse:
+        """Ask ComfyUI the same with this body. Raises NotFound, EngineUnavailable."""
         if any(name in (".", "..") for name in request.match_info.values()):
             raise NotFound  # on the way it would come to be another route
-        if (request.content_length or 0) > self._max_bytes:
-            raise BodyTooLarge(limit=self._max_bytes)
         headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
-        body = _Body(request, self._max_bytes) if request.can_read_body else None
         try:
             async with self._open().request(
                 request.method,
@@ -75,8 +70,6 @@ class Passage:
             ) as answer:
                 return await _relay(request, answer)
         except (aiohttp.ClientError, TimeoutError) as exc:
-            if body is not None and body.is_too_large:
-                raise BodyTooLarge(limit=self._max_bytes) from None
             raise EngineUnavailable(f"ComfyUI did not answer: {type(exc).__name__}.") from None
 
     def _open(self) -> aiohttp.ClientSession:
@@ -93,23 +86,6 @@ class Passage:
         return self._session
 
 
-class _Body(AsyncIterable[bytes]):
-    """The body of a request, which breaks off when it is too large: the client library hides what was raised."""
-
-    def __init__(self, request: web.Request, max_bytes: int) -> None:
-        self._pieces, self._max_bytes = request.content.iter_any(), max_bytes
-        self.is_too_large = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        async for piece in self._pieces:
-            size += len(piece)
-            self.is_too_large = size > self._max_bytes
-            if self.is_too_large:
-                raise BodyTooLarge(limit=self._max_bytes)
-            yield piece
-
-
 async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
     headers = {name: answer.headers[name] for name in ANSWER_HEADERS if name in answer.headers}
     response = web.StreamResponse(status=answer.status, headers={**headers, **SANDBOX})
@@ -123,12 +99,3 @@ async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.St
         log.warning("passage.broken_off", path=request.rel_url.raw_path, reason=type(exc).__name__)
         cut_off(request)
     return response
-
-
-def routes(names: list[str], key: web.AppKey[Passage]) -> list[web.RouteDef]:
-    """The routes of these names; the application has the passage under the key."""
-
-    async def pass_on(request: web.Request) -> Any:
-        return await request.app[key].pass_on(request)
-
-    return [web.route(HARMLESS[name], name, pass_on) for name in names]

@@ -20,10 +20,11 @@ MALFORMED = (ValueError, RuntimeError, LookupError, AssertionError)
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that was sent in a field. `media_type` is what its sender calls it."""
+    """A file that was sent in a field. `media_type` and `filename` are what its sender calls it."""
 
     data: bytes = field(repr=False)
     media_type: str
+    filename: str
 
 
 class Field(NamedTuple):
@@ -59,7 +60,9 @@ async def read_form(request: web.Request) -> list[Field]:
                 if part.filename is None:
                     fields.append(Field(part.name, data.decode()))
                 elif data or part.filename:
-                    fields.append(Field(part.name, File(data, part.headers.get("Content-Type", ""))))
+                    fields.append(
+                        Field(part.name, File(data, part.headers.get("Content-Type", ""), part.filename))
+                    )
     except MALFORMED as exc:
         raise InvalidRequest(f"The body is not a form of its Content-Type: {str(exc)[:200]}.") from None
     return fields

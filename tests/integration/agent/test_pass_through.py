@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -71,6 +75,7 @@ async def test_upload_that_is_too_large_is_cut_off(open_agent: Agent) -> None:
     (await upload(open_agent, bytes(200_000), "large.png")).error(413, "BodyTooLarge")
 
     async def endless() -> Any:
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="large.png"\r\n\r\n'
         for _ in range(20):
             yield bytes(10_000)
 
@@ -79,6 +84,78 @@ async def test_upload_that_is_too_large_is_cut_off(open_agent: Agent) -> None:
         413, "BodyTooLarge"
     )
     assert not await open_agent.engine.has_input("large.png")
+
+
+#: Ways to name a file: filename and subfolder.
+NAMES = [
+    ("{}", ""),
+    ("./{}", "."),
+    ("sub/../{}", "sub"),
+    (".", "{}"),
+    ("{}/.", ""),
+    ("{}", "sub/.."),
+    ("//{}", ""),
+]
+
+
+@pytest.mark.parametrize("route", ["/upload/image", "/upload/mask"])
+async def test_input_file_of_the_agent_cannot_be_overwritten(make_agent: MakeAgent, route: str) -> None:
+    """Whoever did so would have the next task with that picture get his own."""
+    agent = await make_agent(pass_through=[*PAGE, "/upload/mask"])
+    ours, theirs = png((5, 6, 7)), png((200, 0, 0))
+    picture = f"data:image/png;base64,{base64.b64encode(ours).decode()}"
+    assert color_of(*(await agent.run(graphs.loaded(picture))).results("2")) == (5, 6, 7)
+    name = f"{hashlib.sha256(ours).hexdigest()}.png"
+    assert await agent.engine.view(name, folder="input") == ours
+    for filename, subfolder in NAMES:
+        form = aiohttp.FormData(quote_fields=False)
+        form.add_field("overwrite", "1")
+        form.add_field("subfolder", subfolder.format(name))
+        form.add_field("original_ref", json.dumps({"filename": name, "type": "input"}))
+        form.add_field("image", theirs, filename=filename.format(name))
+        (await agent.call("POST", route, data=form)).error(400, "InvalidRequest")
+    for disposition in (
+        f"filename*=utf-8''{name[:1]}%{ord(name[1]):x}{name[2:]}",
+        f"filename=harmless.png; filename*=utf-8''{name}",
+    ):
+        body = aiohttp.MultipartWriter("form-data")
+        body.append("true", {"Content-Disposition": 'form-data; name="overwrite"'})
+        body.append(theirs, {"Content-Disposition": f'form-data; name="image"; {disposition}'})
+        (await agent.call("POST", route, data=body)).error(400, "InvalidRequest")
+    assert color_of(*(await agent.run(graphs.loaded(picture))).results("2")) == (5, 6, 7)
+    assert await agent.engine.view(name, folder="input") == ours
+
+
+async def test_upload_under_such_a_name_gets_another_one(open_agent: Agent) -> None:
+    name = f"{hashlib.sha256(b'one').hexdigest()}.png"
+    for number, color in enumerate([(1, 1, 1), (2, 2, 2)]):
+        form = aiohttp.FormData()
+        form.add_field("image", png(color), filename=name)
+        answer = (await open_agent.call("POST", "/upload/image", data=form)).ok()
+        assert answer["name"] == (name if number == 0 else name.replace(".png", " (1).png"))
+
+
+@pytest.mark.parametrize("name", ["a b.png", "50%.png", "a%20b.png", "中文;.png", 'a"b.png', "a\\b.png"])
+async def test_names_of_uploads_arrive_as_they_are(open_agent: Agent, name: str) -> None:
+    """Such as a header could trip over."""
+    body = aiohttp.MultipartWriter("form-data")
+    disposition = f"form-data; name=\"image\"; filename*=utf-8''{quote(name, safe='')}"
+    body.append(png((1, 2, 3)), {"Content-Disposition": disposition})
+    body.append("sub ü", {"Content-Disposition": 'form-data; name="subfolder"'})
+    answer = (await open_agent.call("POST", "/upload/image", data=body)).ok()
+    assert answer == {"name": name, "subfolder": "sub ü", "type": "input"}
+    assert color_of(await open_agent.engine.view(name, "sub ü", "input")) == (1, 2, 3)
+
+
+async def test_upload_that_is_none_is_refused(open_agent: Agent) -> None:
+    form = aiohttp.FormData({"image": "a text"}, default_to_multipart=True)
+    broken = aiohttp.MultipartWriter("form-data")
+    disposition = "form-data; name=image; filename*=utf-8''a%0D%0Ab.png"
+    broken.append(png((1, 2, 3)), {"Content-Disposition": disposition})
+    folder = aiohttp.FormData({"subfolder": f"{'a' * 64}.png"})  # which no picture could be uploaded beside
+    folder.add_field("image", png((1, 2, 3)), filename="x.png")
+    for data in (form, broken, folder, b"picture", None):
+        (await open_agent.call("POST", "/upload/image", data=data)).error(400, "InvalidRequest")
 
 
 async def test_keys_guard_them_and_do_not_reach_comfyui(make_agent: MakeAgent) -> None:
