@@ -98,6 +98,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("route", ["/upload/image", "/upload/mask"])
 async def test_input_file_of_the_agent_cannot_be_overwritten(make_agent: MakeAgent, route: str) -> None:
     """Whoever did so would have the next task with that picture get his own."""
@@ -126,6 +127,7 @@ async def test_input_file_of_the_agent_cannot_be_overwritten(make_agent: MakeAge
     assert await agent.engine.view(name, folder="input") == ours
 
 
+@pytest.mark.real
 async def test_upload_under_such_a_name_gets_another_one(open_agent: Agent) -> None:
     name = f"{hashlib.sha256(b'one').hexdigest()}.png"
     for number, color in enumerate([(1, 1, 1), (2, 2, 2)]):
@@ -135,6 +137,7 @@ async def test_upload_under_such_a_name_gets_another_one(open_agent: Agent) -> N
         assert answer["name"] == (name if number == 0 else name.replace(".png", " (1).png"))
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("name", ["a b.png", "50%.png", "a%20b.png", "中文;.png", 'a"b.png', "a\\b.png"])
 async def test_names_of_uploads_arrive_as_they_are(open_agent: Agent, name: str) -> None:
     """Such as a header could trip over."""
