@@ -39,6 +39,9 @@ INLINE_BYTES = 64 * 1024
 #: How long a body may take to arrive. A trickling one would hold a connection, and a billed request, for ever.
 BODY_SECONDS = 120
 
+#: What callers of other services write where this envelope has "prompt".
+WRONG_WORDS = ("workflow", "graph", "input")
+
 TASK_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
 
 
@@ -135,7 +138,7 @@ class Envelope(NamedTuple):
 
 
 def parse_envelope(body: bytes) -> Envelope:
-    """Raises InvalidJson, InvalidOptions. Takes a while for megabytes."""
+    """Raises InvalidJson, InvalidWorkflow, InvalidOptions. Takes a while for megabytes."""
     try:
         data = from_json(body, allow_inf_nan=False)
     except ValueError as exc:
@@ -165,9 +168,22 @@ def _split(data: Any) -> Envelope:
     """A body is the workflow itself or an envelope around it. A node may be called "prompt", but has a class."""
     is_envelope = isinstance(data, dict) and "prompt" in data and not _is_node(data["prompt"])
     if not is_envelope:
+        _refuse_wrong_word(data)
         return Envelope(data, {}, RunOptions())
     beside = {name: value for name, value in data.items() if name != "prompt"}
     return Envelope(data["prompt"], beside, check_options(RunOptions, beside))
+
+
+def _refuse_wrong_word(data: Any) -> None:
+    """Name the right word, rather than a node "workflow" that nobody meant. Raises InvalidWorkflow."""
+    if not isinstance(data, dict) or len(data) != 1:
+        return
+    ((word, graph),) = data.items()
+    if word in WRONG_WORDS and isinstance(graph, dict) and graph and all(map(_is_node, graph.values())):
+        raise InvalidWorkflow(
+            f'The workflow stands under "{word}", but the word is "prompt": send {{"prompt": {{...}}}}, or the '
+            "workflow alone."
+        )
 
 
 def check_options(kind: type[Options], beside: dict[str, Any]) -> Options:

@@ -44,6 +44,7 @@ from agent.outputs.collect import media_type_of
 from agent.policy import denied_nodes
 from agent.service import Delivery, Forwarded
 from agent.settings import Settings
+from comfyui.workflow import LONGEST_NAME
 
 if TYPE_CHECKING:
     from agent.library.library import NamedWorkflow
@@ -167,7 +168,27 @@ def _from_json(named: NamedWorkflow, body: bytes, max_nodes: int, *, wants_pictu
     parameters = data.pop("parameters", {})
     if not isinstance(parameters, dict):
         raise InvalidOptions('"parameters" is an object of values by name.', option="parameters")
+    _refuse_values_beside(named, data)
     return _build(named, parameters, data, max_nodes, wants_picture=wants_picture)
+
+
+def _refuse_values_beside(named: NamedWorkflow, beside: dict[str, Any]) -> None:
+    """Say where values belong; beside them are options alone. Raises InvalidOptions."""
+    unknown = [name for name in beside if name not in CallerOptions.model_fields]
+    if not unknown:
+        return
+    meant = next((name for name in unknown if name in named.manifest.parameters), None)
+    if meant is not None:
+        raise InvalidOptions(
+            f'"{meant}" is a parameter of workflow "{named.name}": its value belongs into '
+            f'{{"parameters": {{"{meant}": ...}}}}.',
+            option=meant,
+        )
+    name = unknown[0][:LONGEST_NAME]
+    raise InvalidOptions(
+        f'Option "{name}": unknown option. Values of the workflow\'s parameters belong into {{"parameters": {{...}}}}.',
+        option=name,
+    )
 
 
 def _from_form(

@@ -150,6 +150,16 @@ async def test_body_that_is_none_is_refused(agent: Agent) -> None:
         (await agent.call("POST", "/api/workflows/invert/run", data=data)).error(status, code)
 
 
+async def test_value_beside_the_parameters_is_told_where_it_belongs(agent: Agent) -> None:
+    error = (await run(agent, "text-to-image", prompt="a red fox")).error(400, "InvalidOptions")
+    assert error["option"] == "prompt"
+    assert '"prompt" is a parameter' in error["detail"]
+    assert '{"parameters": {"prompt": ...}}' in error["detail"]
+    error = (await run(agent, "text-to-image", nonsense=1)).error(400, "InvalidOptions")
+    assert 'Option "nonsense": unknown option' in error["detail"]
+    assert '{"parameters": {...}}' in error["detail"]
+
+
 async def test_options_beside_the_parameters_reach_the_engine(agent: Agent) -> None:
     options = {"extra_data": {"extra_pnginfo": {"seen": LARGEST_SEED}}}
     answer = await run(agent, "invert", parameters={"image": b64(png((1, 2, 3)))}, **options)

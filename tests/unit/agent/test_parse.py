@@ -106,6 +106,15 @@ async def test_an_infinite_number_among_the_options_is_refused(body: bytes) -> N
     assert isinstance(await refusal(body % json.dumps(GRAPH).encode()), InvalidOptions)
 
 
+@pytest.mark.parametrize("word", ["workflow", "graph", "input"])
+async def test_another_word_than_prompt_is_told_the_right_one(word: str) -> None:
+    error = await refusal({word: GRAPH})
+    assert isinstance(error, InvalidWorkflow)
+    assert f'under "{word}", but the word is "prompt"' in error.detail
+    assert 'Node "workflow"' in (await refusal({"workflow": {"nodes": [], "links": []}})).detail
+    assert list((await parse({word: GRAPH["1"]})).workflow.nodes) == [word]  # a node may be called so
+
+
 async def test_a_node_may_be_called_prompt() -> None:
     graph = GRAPH | {"prompt": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}}
     request = await parse(graph)
