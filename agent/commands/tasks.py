@@ -83,9 +83,9 @@ async def _status(ids: list[str], url: str, api_key: str | None, *, follow: bool
                 return failure.record
 
         records, code = await _ask_all(ids, url, api_key, ask)
-    if not as_json:
+    if not as_json and records:
         print_table(COLUMNS, [_row(record) for record in records])
-    elif not follow:
+    elif as_json and not follow:
         for record in records:
             _print_json(record)
     is_bad = any(record["state"] in ("failed", "cancelled") for record in records)

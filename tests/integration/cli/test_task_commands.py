@@ -76,6 +76,13 @@ def test_unknown_task_does_not_hide_the_others(here, name):
     assert task_id in done.stdout
 
 
+@pytest.mark.parametrize("more", [[], ["--follow"], ["--json"]])
+def test_unknown_task_alone_gets_no_table(here, more):
+    done = here.run("status", "nobody", *more)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Task nobody: " in done.stderr
+
+
 def test_id_that_is_none_is_wrong_use(here):
     done = here.run("status", "../x")
     assert done.returncode == 2
