@@ -20,6 +20,9 @@ class Display(Protocol):
     def failed(self, path: str, reason: str) -> None:
         """One model or node could not be put in place."""
 
+    def idle(self, why: str) -> None:
+        """There is nothing to do."""
+
     @contextmanager
     def download(self, path: str) -> Iterator[Tell]:
         """What shows the bytes of one download."""
@@ -37,6 +40,9 @@ class PlainDisplay:
 
     def failed(self, path: str, reason: str) -> None:
         print(f"failed     {path}: {reason}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def idle(self, why: str) -> None:
+        print(f"Nothing to do: {why}", flush=True)  # noqa: T201
 
     @contextmanager
     def download(self, path: str) -> Iterator[Tell]:

@@ -62,6 +62,8 @@ class _Models:
         missing = [entry for entry in usable if not await self._is_there(entry)]
         plan = self._plan(usable, missing)
         self._follow(plan)
+        if not (manifest.models or manifest.custom_nodes or plan.evict):
+            self._display.idle("the manifest names no model.")
         for entry in usable:
             if entry not in missing and entry.path not in plan.evict:
                 if not self._wanted.dry_run:

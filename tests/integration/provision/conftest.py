@@ -130,6 +130,9 @@ class Lines:
     def failed(self, path: str, reason: str) -> None:
         self.failures[path] = reason
 
+    def idle(self, why: str) -> None:
+        self.said.append(("idle", why))
+
     @contextmanager
     def download(self, path: str) -> Iterator[Tell]:
         yield lambda count, total: self.told.append((count, total))

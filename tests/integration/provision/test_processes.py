@@ -176,6 +176,13 @@ async def test_folder_that_nobody_names_is_exit_code_2(command: Command, tmp_pat
     assert word in done.stderr
 
 
+async def test_manifest_without_models_says_that_there_is_nothing_to_do(site: Site, site_command: Run):
+    site.manifest.write_text("models: []")
+    done = await site_command()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "Nothing to do: the manifest names no model.\n"
+
+
 async def test_models_folder_that_cannot_be_made_is_one_sentence(site: Site, site_command: Run):
     site.models.write_text("a file")
     site.write(site.offer(MODEL))
