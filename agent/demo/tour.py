@@ -157,7 +157,7 @@ def next_steps() -> list[str]:
     return [
         "What to try next: start the service,",
         f"  {command} serve",
-        "and in another terminal run a workflow and fetch its picture:",
+        "open http://localhost:9000 in a browser, or run a workflow from another terminal and fetch its picture:",
         f"  curl -s http://localhost:9000/api/run -H 'task-id: hello' -d @{body} -o answer.json",
         "  curl -s http://localhost:9000/api/tasks/hello/outputs/0 -o picture.png",
     ]
