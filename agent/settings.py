@@ -410,6 +410,12 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether the engine is the embedded simulator, whose pictures are stand-ins."""
+        named = self.comfyui_root or self.comfyui_command or self.comfyui_url
+        return not named and self.role is not Role.FRONT
+
+    @property
     def behind_gateway(self) -> bool:
         """Whether a platform in front answers 202, so that work must stay inside its request.
 

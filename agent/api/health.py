@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.endpoint import Answer, Endpoint
-from agent.api.keys import BOARD, ENGINE, RUNNER, WARM_UP
+from agent.api.keys import BOARD, ENGINE, RUNNER, SETTINGS, WARM_UP
 from agent.api.models import Status
 from agent.api.render import json_response
 from agent.errors import EngineUnavailable, ShuttingDown
@@ -25,7 +25,8 @@ async def alive(request: web.Request) -> web.Response:
         return json_response({"status": "ok"})
     if engine.state is EngineState.FAILED:
         raise _unavailable(engine)
-    return json_response({"status": "ok", "engine": _shown(engine)})
+    about = {**_shown(engine), "simulated": request.app[SETTINGS].is_simulated}
+    return json_response({"status": "ok", "engine": about})
 
 
 async def ready(request: web.Request) -> web.Response:

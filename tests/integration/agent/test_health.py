@@ -79,7 +79,8 @@ async def test_dead_engine_is_not_ready_but_the_agent_is_alive_and_it_comes_back
 
     await eventually(is_noticed)
     await agent.ready()
-    assert (await agent.get("/healthz")).ok()["engine"] == {"state": "ready", "restarts": 1}
+    engine = (await agent.get("/healthz")).ok()["engine"]
+    assert engine == {"state": "ready", "restarts": 1, "simulated": True}
     assert agent.engine_pid != pid
     assert color_of(*(await agent.run(graphs.painted(graphs.GREEN))).results("2")) == (0, 255, 0)
 
