@@ -103,7 +103,20 @@ const ownDetail = () => ({
 function fillPanel(panel, name, detail, draft) {
   const keep = later(() => store.put("drafts", draft));
   const form = name === OWN ? new OwnForm(draft.values, keep) : new Form(detail, draft.values, keep);
-  const run = h("button", { type: "submit", class: "button primary run" });
+  const lacking = detail.missing?.length
+    ? h(
+        "p",
+        { class: "notice", id: "lacking" },
+        icon("warning"),
+        h("span", {}, t("home.missing.run", { what: detail.missing.join(", ") })),
+      )
+    : null;
+  const run = h("button", {
+    type: "submit",
+    class: "button primary run",
+    disabled: lacking !== null,
+    "aria-describedby": lacking?.id,
+  });
   const count = countField(draft.count, (to) => {
     draft.count = to;
     run.textContent = to === 1 ? t("form.run") : t("form.runs", { count: to });
@@ -118,21 +131,12 @@ function fillPanel(panel, name, detail, draft) {
     "form",
     { class: "run-form", noValidate: true, on: { submit: (event) => submit(event, run) } },
     form.element,
-    h("div", { class: "run-bar" }, count, run),
+    h("div", { class: "run-bar" }, lacking, count, run),
   );
-  const lacking = detail.missing?.length
-    ? h(
-        "p",
-        { class: "notice" },
-        icon("warning"),
-        h("span", {}, t("home.missing.what", { what: detail.missing.join(", ") })),
-      )
-    : null;
   panel.replaceChildren(
     h("div", { class: "panel-top" }, backLink(), reset),
     h("h1", {}, local(detail.title)),
     h("p", { class: "muted panel-lead" }, local(detail.description)),
-    ...(lacking ? [lacking] : []),
     element,
   );
   studio = { name, detail, form, draft, keep };
@@ -262,6 +266,15 @@ function toast(text) {
   toastTimer = setTimeout(() => $("toast").classList.remove("shown"), 4_000);
 }
 
+/** Say above every view that pictures are stand-ins, where they are. */
+async function tellSimulated() {
+  const { engine } = await askJson("healthz").catch(() => ({})); // an engine that failed: its runs say so
+  if (!engine?.simulated) return;
+  const words = h("span", { data: { t: "app.simulated" } });
+  main.before(h("p", { class: "simulated", role: "note" }, icon("layers"), words));
+  translate(document);
+}
+
 runs.addEventListener("run", ({ detail: { run, before } }) => {
   if (run.state === before) return;
   const open = runs.openCount;
@@ -343,6 +356,7 @@ addEventListener("drop", (event) => {
 setKeyPrompt(promptForKey);
 showTheme(document.documentElement.dataset.theme);
 translate(document);
+tellSimulated();
 await runs.load();
 feed.update();
 await render();

@@ -46,22 +46,29 @@ export class Form {
   /** What was filled in, or null where something is missing: then the first such field has the focus. */
   async values() {
     const values = {};
-    let first = null;
+    let wrong = null;
     for (const [name, { field, schema }] of this.#fields) {
       const problem = this.#problem(name, field, schema);
       this.#say(name, problem);
-      if (problem) first ??= field;
+      if (problem) wrong ??= name;
       else values[name] = field instanceof MaskField ? (field.isEmpty ? null : await field.finished()) : field.value;
     }
-    first?.focus();
-    return first ? null : values;
+    if (wrong !== null) this.#show(wrong);
+    return wrong === null ? values : null;
   }
 
   /** Show what the agent says of a parameter. */
   complain(name, text) {
     if (!this.#fields.has(name)) return;
     this.#say(name, text);
-    this.#fields.get(name).field.focus();
+    this.#show(name);
+  }
+
+  /** Bring what is said of a field into view: a tall field, as a mask is, would leave it outside. */
+  #show(name) {
+    const { field, error } = this.#fields.get(name);
+    field.focus();
+    error.scrollIntoView({ block: "center" });
   }
 
   /** Put a picture where it fits: into `preferred`, the first empty field of its kind, or the first one. Whether there

@@ -91,7 +91,10 @@ export class OwnForm {
       problem = t("own.json", { detail: error.message });
     }
     this.#say(problem);
-    if (problem) this.area.focus();
+    if (problem) {
+      this.area.focus();
+      this.error.scrollIntoView({ block: "center" });
+    }
     return problem ? null : { graph, newSeeds: this.newSeeds.checked };
   }
 

@@ -9,6 +9,12 @@ export const TEXTS = {
   "app.close": ["Close", "关闭", "閉じる"],
   "app.retry": ["Try again", "重试", "再試行"],
 
+  "app.simulated": [
+    "No ComfyUI is connected: the built-in simulator draws a stand-in wherever a model would make the picture.",
+    "未连接 ComfyUI：凡需模型生成的图片，均由内置模拟器以示意图代替。",
+    "ComfyUI に接続されていません。モデルが作る画像の代わりに、内蔵シミュレーターが仮の画像を描きます。",
+  ],
+
   "home.title": ["What would you like to make?", "想做点什么？", "何を作りますか？"],
   "home.lead": [
     "Choose a workflow, fill in a few things, and watch it happen.",
@@ -20,6 +26,11 @@ export const TEXTS = {
   "home.none": ["No workflow matches.", "没有匹配的工作流。", "該当するワークフローがありません。"],
   "home.missing": ["Not available here", "此处不可用", "ここでは使えません"],
   "home.missing.what": ["Missing: {what}", "缺少：{what}", "不足：{what}"],
+  "home.missing.run": [
+    "This cannot run here. Missing: {what}",
+    "此处无法运行。缺少：{what}",
+    "ここでは実行できません。不足：{what}",
+  ],
   "home.failed": ["The workflows could not be loaded.", "无法加载工作流。", "ワークフローを読み込めませんでした。"],
 
   "tag.text-to-image": ["text to image", "文生图", "テキストから画像"],
@@ -213,7 +224,6 @@ export const TEXTS = {
     "ComfyUI 拒绝了该工作流",
     "ComfyUI がワークフローを拒否しました",
   ],
-  "advice.WorkflowRejected": ["Check the values below.", "请检查下面的内容。", "下記の値を確認してください。"],
   "error.InvalidParameter": ["A value in the form is not right", "表单中有不正确的值", "入力値に誤りがあります"],
   "error.InvalidInput": ["An input file cannot be used", "有输入文件无法使用", "入力ファイルを使用できません"],
   "advice.InvalidInput": [

@@ -85,7 +85,7 @@ export class Tile {
 
   #follow() {
     const { run } = this;
-    const percent = Math.floor((run.progress ?? 0) * 100);
+    const percent = Math.min(99, Math.floor((run.progress ?? 0) * 100)); // all nodes done is not all stored
     this.status.textContent = this.#words();
     this.status.title = this.status.textContent;
     this.percent.textContent = run.state === "running" ? `${percent}%` : "";

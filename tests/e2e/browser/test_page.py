@@ -76,6 +76,37 @@ async def test_what_is_missing_is_asked_for(page: Page) -> None:
     await expect(studio.tiles).to_have_count(0)
 
 
+async def test_stand_ins_are_called_so_in_every_view_and_language(page: Page) -> None:
+    notice = page.get_by_role("note").filter(has=page.locator("[data-t='app.simulated']"))
+    await page.goto("/")
+    await expect(notice).to_contain_text("No ComfyUI is connected")
+    await page.get_by_label("Language").select_option("zh")
+    await expect(notice).to_contain_text("未连接 ComfyUI")
+    await Studio(page).open("invert")
+    await expect(notice).to_be_visible()
+
+
+async def test_nothing_is_said_of_stand_ins_where_a_comfyui_works(page: Page) -> None:
+    engine = {"state": "ready", "restarts": 0, "simulated": False}
+    await page.route("**/healthz", lambda route: route.fulfill(json={"status": "ok", "engine": engine}))
+    async with page.expect_request_finished(lambda request: request.url.endswith("/healthz")):
+        await page.goto("/")
+    await expect(page.locator(".card").first).to_be_visible()
+    await expect(page.locator(".simulated")).to_have_count(0)
+
+
+async def test_what_cannot_run_here_says_so_at_the_button(page: Page) -> None:
+    studio = Studio(page)
+    await studio.open("text-to-image-flux")
+    await expect(page.locator(".run")).to_be_disabled()
+    await expect(page.locator(".run")).to_have_accessible_description(re.compile("t5xxl_fp16.safetensors"))
+    notice = page.locator(".run-bar").get_by_text("This cannot run here. Missing:")
+    await expect(notice).to_be_in_viewport(ratio=1)
+    await expect(page.locator(".run")).to_be_in_viewport(ratio=1)
+    await page.keyboard.press("Control+Enter")
+    await expect(studio.tiles).to_have_count(0)
+
+
 async def test_four_runs_at_once_make_four_different_pictures(page: Page) -> None:
     studio = Studio(page)
     await studio.open("text-to-image")
@@ -86,6 +117,10 @@ async def test_four_runs_at_once_make_four_different_pictures(page: Page) -> Non
     await studio.make(4)
     assert len(set(await studio.expect_pictures(4))) == 4
     await expect(page.locator("#live")).to_have_text(re.compile(r"Run \d is finished"))
+    feed, last = await page.locator(".feed").bounding_box(), await studio.tiles.last.bounding_box()
+    assert feed is not None
+    assert last is not None
+    assert last["x"] + last["width"] == pytest.approx(feed["x"] + feed["width"], abs=2)
 
 
 async def test_a_seed_is_kept_to_the_last_digit(page: Page) -> None:
@@ -141,7 +176,8 @@ async def test_a_painted_mask_reaches_the_workflow(page: Page) -> None:
     canvas = page.locator(".mask-stage canvas")
     await expect(canvas).to_be_visible()
     await page.locator(".run").click()
-    await expect(page.get_by_text("Paint over the part that shall change.")).to_be_visible()
+    await expect(page.get_by_text("Paint over the part that shall change.")).to_be_in_viewport(ratio=1)
+    await expect(canvas).to_be_focused()
 
     await page.get_by_label("Brush size").fill("20")
     await _paint(page, 0.75)  # what is undone again

@@ -37,6 +37,22 @@ async def test_progress_moves_and_a_run_is_cancelled(page: Page) -> None:
         await expect(studio.tiles.nth(index)).to_contain_text("Cancelled")
 
 
+async def test_a_run_at_work_is_never_shown_as_done(page: Page) -> None:
+    """All nodes are over, the files are not stored yet."""
+    studio = Studio(page)
+
+    async def hold(route: Route) -> None:
+        last = (await (await route.fetch()).text()).split("data: ")[-1].split("\n\n")[0]
+        record = {**json.loads(last), "state": "running", "progress": 1}
+        await route.fulfill(content_type="text/event-stream", body=f"data: {json.dumps(record)}\n\n")
+
+    await page.route("**/api/tasks/*/events", hold)
+    await begin(studio, "1")
+    await expect(studio.tiles.locator(".percent")).to_have_text("99%")
+    await page.unroute("**/api/tasks/*/events")
+    await studio.expect_pictures(1)
+
+
 async def test_a_run_is_found_again_after_a_reload(page: Page) -> None:
     studio = Studio(page)
     await begin(studio, LONG)
