@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,12 +25,19 @@ LARGEST_SEED = 2**64 - 1
 FILE_TYPES = ("image", "mask", "video", "audio")
 
 
+#: Seeds by node and input, as in a task's record.
+Seeds = dict[str, dict[str, int]]
+
+
 class Plan(Protocol):
     """Something to be run."""
 
     @property
     def has_seeds(self) -> bool:
         """Whether one run differs from the next."""
+
+    def seeds_of(self, number: int) -> Seeds:
+        """The seeds that the run of this number gets, but those that the agent chooses."""
 
     async def submit(self, client: AsyncAgentClient, number: int, task_id: str) -> str:
         """Hand in the run of this number, counted from 0; its task-id."""
@@ -57,6 +64,9 @@ class GraphPlan:
     def has_seeds(self) -> bool:
         return bool(self._seeds())
 
+    def seeds_of(self, number: int) -> Seeds:
+        return _chosen((node, name, next_seed(seed, number)) for (node, name), seed in self._seeds().items())
+
     async def submit(self, client: AsyncAgentClient, number: int, task_id: str) -> str:
         seeds = {place: next_seed(seed, number) for place, seed in self._seeds().items()}
         graph = self.workflow.with_inputs(seeds).graph
@@ -73,15 +83,23 @@ class GraphPlan:
 
 @dataclass(frozen=True, slots=True)
 class NamedPlan:
-    """A named workflow with values, and the seeds among its parameters."""
+    """A named workflow with values, the seeds among its parameters, and the inputs (NODE.INPUT) that each seed sets."""
 
     name: str
     values: Mapping[str, Any]
     seeds: Mapping[str, int]
+    places: Mapping[str, list[str]]
 
     @property
     def has_seeds(self) -> bool:
         return bool(self.seeds)
+
+    def seeds_of(self, number: int) -> Seeds:
+        return _chosen(
+            (node, name, next_seed(seed, number))
+            for parameter, seed in self.seeds.items()
+            for node, _, name in (place.rpartition(".") for place in self.places[parameter])
+        )
 
     async def submit(self, client: AsyncAgentClient, number: int, task_id: str) -> str:
         seeds = {name: next_seed(seed, number) for name, seed in self.seeds.items()}
@@ -132,7 +150,17 @@ async def plan_of_name(
         if schema.get("x-type") == "seed"
     }
     seeds = {parameter: seed for parameter, seed in asked.items() if type(seed) is int}
-    return NamedPlan(name, values, seeds)
+    places = {parameter: properties[parameter].get("x-sets", []) for parameter in seeds}
+    return NamedPlan(name, values, seeds, places)
+
+
+def _chosen(seeds: Iterable[tuple[str, str, int]]) -> Seeds:
+    """Those that are no question for a random one."""
+    found: Seeds = {}
+    for node, name, seed in seeds:
+        if seed >= 0:
+            found.setdefault(node, {})[name] = seed
+    return found
 
 
 def _value(value: str, schema: Mapping[str, Any]) -> Any:

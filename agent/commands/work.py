@@ -15,7 +15,7 @@ from agent.client import FINAL_STATES, AgentClientError, AsyncAgentClient, TaskF
 from agent.client.wire import TASK_ID
 from agent.commands.display import Show, bars
 from agent.commands.files import make_folder, write_output
-from agent.commands.plan import Plan, is_name, plan_of_file, plan_of_name
+from agent.commands.plan import Plan, Seeds, is_name, plan_of_file, plan_of_name
 from agent.commands.remote import FAILED, Stop, client_of, complain, explain
 
 #: How long a cancelled command waits for a submission under way, so that no task is left that it does not know.
@@ -67,13 +67,15 @@ class Run:
     state: str = "new"
     is_started: bool = False
     files: list[Path] = field(default_factory=list)
-    seeds: dict[str, Any] = field(default_factory=dict)
+    seeds: Seeds = field(default_factory=dict)
     failure: Stop | None = None
     error: dict[str, str] | None = None
 
     def learn(self, record: Mapping[str, Any]) -> None:
         """What a record tells of it."""
-        self.state, self.seeds = record["state"], record.get("seeds") or {}
+        self.state = record["state"]
+        for node, chosen in (record.get("seeds") or {}).items():
+            self.seeds.setdefault(node, {}).update(chosen)
 
     def fail(self, error: AgentClientError) -> None:
         self.failure = explain(error)
@@ -182,7 +184,7 @@ async def _submit(client: AsyncAgentClient, plan: Plan, run: Run) -> None:
         submission.cancel()
         await asyncio.gather(submission, return_exceptions=True)
         raise
-    run.state = "queued"
+    run.state, run.seeds = "queued", plan.seeds_of(run.number)
 
 
 async def _cancel(client: AsyncAgentClient, runs: list[Run]) -> None:

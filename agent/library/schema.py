@@ -49,6 +49,7 @@ def _property(named: NamedWorkflow, name: str, order: int, catalog: Catalog | No
         "x-mask-of": parameter.mask_of,
         "x-multiline": _is_multiline(parameter) if parameter.type.is_text else None,
         "x-hidden": parameter.hidden or None,
+        "x-sets": [str(place) for place in parameter.places] if parameter.type is Kind.SEED else None,
     }
     if parameter.type is Kind.MODEL and catalog is not None:
         place = parameter.places[0]

@@ -105,6 +105,18 @@ def test_random_seeds_of_several_runs_are_reported(here):
     assert len(set(seeds)) == 2
 
 
+@pytest.mark.parametrize("way", ["a name", "a file"])
+def test_chosen_seeds_of_several_runs_are_reported(here, way):
+    values = ["text-to-image", "--set", "seed=5", "--set", "steps=1"]
+    if way == "a file":
+        values = [save(here, graphs.sampled(steps=1)), "--set", "3.seed=5"]
+    done = here.run("run", *values, "--count", "2", "--json")
+    assert [json.loads(line)["seeds"] for line in done.stdout.splitlines()] == [
+        {"3": {"seed": 5}},
+        {"3": {"seed": 6}},
+    ]
+
+
 @pytest.mark.parametrize("way", ["--image", "--set"])
 def test_picture_of_this_machine_is_sent(here, way):
     Image.new("RGB", (4, 4), (255, 0, 0)).save(here.home / "red.png")
