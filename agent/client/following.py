@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Any
 
 from agent.client.errors import AgentClientError, AgentRequestError, AgentUnreachable
@@ -73,6 +74,7 @@ class Following:
             return self.deadline.cap(ASK_AGAIN_SECONDS)
         if self._last is not None and time.monotonic() - self._opened > SETTLED_SECONDS:
             self._retries.move_on()
+        self._opened = inf  # it held once: of the tries that fail from here on none did
         return self._retries.pause(error)
 
     def ended(self) -> AgentUnreachable:
