@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -61,6 +61,36 @@ class Stop(Exception):
         super().__init__(sentence)
 
 
+class Lost(Stop):
+    """The agent had answered for this task, and is not there any more."""
+
+    def __init__(self, task_id: str, detail: str) -> None:
+        self.task_id, self.detail = task_id, detail
+        super().__init__(_lost([task_id], detail), UNREACHABLE)
+
+
+def complain_all(stops: Iterable[Stop]) -> int:
+    """Say what is wrong, each thing once, and all tasks of an agent that went away together; the exit code."""
+    lost: dict[str, list[str]] = {}
+    codes: dict[str, int] = {}
+    for stop in stops:
+        if isinstance(stop, Lost):
+            lost.setdefault(stop.detail, []).append(stop.task_id)
+        else:
+            codes[str(stop)] = stop.code
+    codes |= {_lost(ids, detail): UNREACHABLE for detail, ids in lost.items()}
+    for sentence in codes:
+        complain(sentence)
+    return max(codes.values(), default=0)
+
+
+def _lost(ids: list[str], detail: str) -> str:
+    return (
+        f"{detail} The agent had answered before, so it went away meanwhile. Once it is back, or at another "
+        f"instance that shares its store (--url), `comfyui-agent outputs {' '.join(ids)}` gets the result."
+    )
+
+
 def client_of(url: str, api_key: str | None) -> AsyncAgentClient:
     """Raises Stop for an address or a key that cannot be one."""
     from agent.client import AsyncAgentClient  # noqa: PLC0415
@@ -71,10 +101,12 @@ def client_of(url: str, api_key: str | None) -> AsyncAgentClient:
         raise Stop(f"{exc}") from None
 
 
-def explain(error: AgentClientError) -> Stop:
-    """What went wrong, for who sits before it."""
+def explain(error: AgentClientError, known_task: str | None = None) -> Stop:
+    """What went wrong, for who sits before it. `known_task`: one that the agent has answered for already."""
     from agent.client import AgentRequestError, AgentUnreachable  # noqa: PLC0415
 
+    if isinstance(error, AgentUnreachable) and known_task is not None:
+        return Lost(known_task, error.detail)
     if isinstance(error, AgentUnreachable):
         return Stop(
             f"{error.detail} Does an agent run there? --url or {URL_VARIABLE} names its address.", UNREACHABLE

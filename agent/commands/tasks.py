@@ -18,7 +18,7 @@ from agent.commands.remote import (
     TaskIds,
     Url,
     client_of,
-    complain,
+    complain_all,
     explain,
     printable,
     run_until_stopped,
@@ -68,7 +68,7 @@ for command in (status, cancel, outputs):
 
 
 async def _status(ids: list[str], url: str, api_key: str | None, *, follow: bool, as_json: bool) -> int:
-    from agent.client import TaskFailed  # noqa: PLC0415
+    from agent.client import AgentUnreachable, TaskFailed  # noqa: PLC0415
     from agent.commands.display import bars, print_table  # noqa: PLC0415
 
     with bars(wanted=follow and not as_json) as begin:
@@ -77,10 +77,19 @@ async def _status(ids: list[str], url: str, api_key: str | None, *, follow: bool
             if not follow:
                 return await client.task(task_id)
             show = _print_json if as_json else begin(_short(task_id))
+            is_known = False
+
+            def learn(record: dict[str, Any]) -> None:
+                nonlocal is_known
+                is_known = True
+                show(record)
+
             try:
-                return await client.wait(task_id, show)
+                return await client.wait(task_id, learn)
             except TaskFailed as failure:
                 return failure.record
+            except AgentUnreachable as error:
+                raise explain(error, task_id if is_known else None) from None
 
         records, code = await _ask_all(ids, url, api_key, ask)
     if not as_json and records:
@@ -153,10 +162,8 @@ async def _ask_all(
 
     async with client_of(url, api_key) as client:
         found = await asyncio.gather(*(one(client, task_id) for task_id in dict.fromkeys(ids)))
-    stops = {str(each): each.code for each in found if isinstance(each, Stop)}
-    for sentence in stops:
-        complain(sentence)
-    return [each for each in found if not isinstance(each, Stop)], max(stops.values(), default=0)
+    code = complain_all(each for each in found if isinstance(each, Stop))
+    return [each for each in found if not isinstance(each, Stop)], code
 
 
 def _short(task_id: str) -> str:

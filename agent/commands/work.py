@@ -16,7 +16,7 @@ from agent.client.wire import TASK_ID
 from agent.commands.display import Show, bars
 from agent.commands.files import make_folder, write_output
 from agent.commands.plan import Plan, Seeds, is_name, plan_of_file, plan_of_name
-from agent.commands.remote import FAILED, Stop, client_of, complain, explain
+from agent.commands.remote import FAILED, Stop, client_of, complain, complain_all, explain
 
 #: How long a cancelled command waits for a submission under way, so that no task is left that it does not know.
 SUBMISSION_SECONDS = 3
@@ -78,7 +78,7 @@ class Run:
             self.seeds.setdefault(node, {}).update(chosen)
 
     def fail(self, error: AgentClientError) -> None:
-        self.failure = explain(error)
+        self.failure = explain(error, None if self.state == "new" else self.task_id)
         self.error = {"code": error.code, "detail": error.detail}
         if isinstance(error, TaskFailed):
             self.learn(error.record)
@@ -111,10 +111,7 @@ async def carry_out(order: Order, url: str, api_key: str | None) -> int:
                 await _run_all(client, plan, list(zip(runs, shows, strict=True)), folder, order.timeout)
         finally:
             _report(runs, order)
-    failures = {str(run.failure): run.failure.code for run in runs if run.failure is not None}
-    for sentence in failures:
-        complain(sentence)
-    return max(failures.values(), default=0)
+    return complain_all(run.failure for run in runs if run.failure is not None)
 
 
 async def _plan(client: AsyncAgentClient, order: Order) -> Plan:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import urlsplit
 
 import pytest
 
 from agent.client import new_task_id
 from tests.integration.cli import graphs
 from tests.integration.cli.conftest import Command
+from tests.integration.cli.places import Line
 from tests.integration.cli.test_run_command import URL, save
 
 
@@ -94,3 +96,18 @@ def test_id_of_another_workflow_is_not_taken(here):
     done = here.run("run", save(here, graphs.flat(color=7)), "--task-id", task_id)
     assert done.returncode == 1
     assert "TaskConflict" in done.stderr
+
+
+@pytest.mark.timeout(120)
+def test_agent_that_goes_away_in_the_middle_is_told_from_one_that_never_was(here, agent_url):
+    (task_id,) = hand_in(here, graphs.sampled(steps=5000, seed=graphs.fresh_seed()))
+    with Line(urlsplit(agent_url).port or 0) as line:
+        process = here.start("status", task_id, "--follow", "--json", "--url", line.url)
+        assert json.loads(process.stdout.readline())["id"] == task_id
+    _, err = process.communicate(timeout=30)  # it tries again for a while
+    here.run("cancel", task_id)
+    assert process.returncode == 3
+    assert f"{line.url} cannot be reached: Connection refused" in err
+    assert "it went away meanwhile" in err
+    assert f"`comfyui-agent outputs {task_id}`" in err
+    assert "Does an agent run there?" not in err

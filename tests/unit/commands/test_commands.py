@@ -7,10 +7,12 @@ import sys
 
 import pytest
 
+from agent.client import AgentUnreachable
 from agent.commands.files import write_output
 from agent.commands.plan import is_name, next_seed
-from agent.commands.remote import Stop, printable
+from agent.commands.remote import FAILED, UNREACHABLE, Stop, complain_all, printable
 from agent.commands.values import file_of, split_all, text_of, typed, typed_for, typed_like
+from agent.commands.work import Run
 
 
 @pytest.mark.parametrize(
@@ -119,3 +121,18 @@ def test_help_needs_nothing_heavy():
         [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=20
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_runs_of_an_agent_that_went_away_are_named_in_one_sentence(capsys):
+    runs = [Run(number, f"t{number}", state="running") for number in range(2)]
+    for run in runs:
+        run.fail(AgentUnreachable("http://x cannot be reached: Connection refused."))
+    never = Run(2, "t2")
+    never.fail(AgentUnreachable("http://y cannot be reached: Connection refused."))
+    assert complain_all([*(run.failure for run in runs), never.failure, Stop("no", FAILED)]) == UNREACHABLE
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    (lost,) = [line for line in said if "http://x" in line]
+    assert "`comfyui-agent outputs t0 t1`" in lost
+    (absent,) = [line for line in said if "http://y" in line]
+    assert "Does an agent run there?" in absent
