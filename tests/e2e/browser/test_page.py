@@ -19,6 +19,11 @@ from tests.e2e.browser.studio import Studio
 PHOTO = Image.new("RGB", (60, 40), (200, 30, 60))
 SCROLLS_SIDEWAYS = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
+IS_UNCOVERED = """(element) => {
+  const {left, top, height} = element.getBoundingClientRect();
+  return document.elementFromPoint(left + 5, top + height / 2) === element;
+}"""
+
 
 def as_base64(file: io.BytesIO) -> str:
     return base64.b64encode(file.getvalue()).decode()
@@ -176,8 +181,7 @@ async def test_a_painted_mask_reaches_the_workflow(page: Page) -> None:
     canvas = page.locator(".mask-stage canvas")
     await expect(canvas).to_be_visible()
     await page.locator(".run").click()
-    await expect(page.get_by_text("Paint over the part that shall change.")).to_be_in_viewport(ratio=1)
-    await expect(canvas).to_be_focused()
+    await expect(page.get_by_text("Paint over the part that shall change.")).to_be_visible()
 
     await page.get_by_label("Brush size").fill("20")
     await _paint(page, 0.75)  # what is undone again
@@ -194,6 +198,20 @@ async def test_a_painted_mask_reaches_the_workflow(page: Page) -> None:
       return [20, 60].map((y) => [...context.getImageData(40, y, 1, 1).data].slice(0, 3));
     }"""
     assert await studio.pictures.first.evaluate(look) == [[0, 0, 255], [255, 0, 0]]
+
+
+async def test_what_is_wrong_below_a_tall_picture_comes_into_view(page: Page) -> None:
+    studio = Studio(page)
+    await studio.open("inpaint")
+    await studio.give(page.locator(".dropzone").first, "drop", encoded(Image.new("RGB", (40, 80))))
+    canvas = page.locator(".mask-stage canvas")
+    await expect(canvas).to_be_visible()
+    await page.locator(".panel").evaluate("(panel) => panel.scrollTo(0, 0)")
+    await page.locator(".run").click()
+    complaint = page.get_by_text("Paint over the part that shall change.")
+    await expect(complaint).to_be_in_viewport(ratio=1)
+    assert await complaint.evaluate(IS_UNCOVERED)
+    await expect(canvas).to_be_focused()
 
 
 async def _paint(page: Page, height: float) -> None:
