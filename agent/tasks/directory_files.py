@@ -35,8 +35,14 @@ class Files:
 
     def prepare(self) -> None:
         """Make our folders. The root must be there: where it is missing, something is not mounted."""
-        for folder in (self.tasks, self.index, self.parked, self.cancels, self.temporary):
-            make_folder(folder)
+        try:
+            for folder in (self.tasks, self.index, self.parked, self.cancels, self.temporary):
+                make_folder(folder)
+        except FileNotFoundError:
+            if not self.root.is_dir():
+                raise
+            # Such as /proc, which says so of whatever is to be made in it.
+            raise PermissionError(errno.EACCES, "It is there, but nothing can be made in it") from None
 
     def replace(self, path: Path, *pieces: bytes, is_durable: bool = True) -> None:
         """Give the file this content, whether it was there or not."""

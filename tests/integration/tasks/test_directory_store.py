@@ -406,6 +406,13 @@ class TestFaults:
             await call(store)
         assert not (tmp_path / "not-mounted").exists()
 
+    async def test_folder_in_which_nothing_can_be_made_is_not_called_missing(
+        self, make_store: MakeStore
+    ) -> None:
+        store = make_store(Path("/proc"))
+        with pytest.raises(StoreUnavailable, match=r"nothing can be made in it.*must be writable"):
+            await store.ping()
+
     @every_call
     async def test_folder_that_goes_away_is_said_and_works_when_it_is_back(
         self, make_store: MakeStore, folder: Path, call: Callable[[TaskStore], Awaitable[object]]
