@@ -12,6 +12,7 @@ from aiohttp import web
 from agent.api.slow import READ_SECONDS
 from agent.app import build_app
 from agent.settings import Settings
+from agent.start_check import warn_of_folders
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +56,7 @@ async def serve(settings: Settings) -> None:
             await web.SockSite(runner, listener, backlog=512).start()
             port = listener.getsockname()[1]
             log.info("agent.listening", url=f"http://{settings.host}:{port}", role=settings.role.value)
+            warn_of_folders(settings)
             await stop.wait()
             log.info("agent.stopping")
         finally:
