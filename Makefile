@@ -16,7 +16,7 @@ test: $(VENV)/.dev ## lint, types and the whole test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 format: $(VENV)/.dev ## let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
