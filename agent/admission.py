@@ -154,13 +154,15 @@ class Admission:
         self._notifier.post(record)
         return record
 
-    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> TaskRecord | None:
-        """Write a refusal under its task-id, for callers who can only learn of it by polling; returns what then is
-        stored, None where that is not known.
+    async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> bool:
+        """Write a refusal under its task-id, for callers who can only learn of it by polling; whether what they will
+        read there is known. `request` is None where it could not be read.
 
         A task that exists stays as it is: the refused request was another one with its id, or another delivery.
         One that was refused only for now can run when it is delivered again.
         """
+        if isinstance(error, TaskConflict):
+            return True  # the id belongs to another task, which stays as it is
         now = time.time()
         record = TaskRecord(
             id=task_id,
@@ -175,14 +177,15 @@ class Admission:
         )
         try:
             taken = await self._take(record, 0).on(self._store)
-            if isinstance(taken, Stored):
-                return taken.record
-            await self._store.write(taken, record)
+            if isinstance(taken, Claim):
+                await self._store.write(taken, record)
         except (StoreUnavailable, ClaimLost) as exc:
             log.warning("task.rejection_not_stored", task_id=task_id, reason=str(exc))
-            return None
-        self._notifier.post(record)
-        return record
+            return False
+        if isinstance(taken, Claim):
+            self._notifier.post(record)
+        await self._notifier.resume(taken.record if isinstance(taken, Stored) else record)
+        return True
 
     def _first_record(self, request: RunRequest, task_id: str) -> TaskRecord:
         now = time.time()

@@ -175,11 +175,7 @@ class Runner(TaskService):
         return await self._elsewhere.cancel(task_id)
 
     async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> bool:
-        if isinstance(error, TaskConflict):
-            return True  # the id belongs to another task, which stays as it is
-        record = await self._admission.reject(task_id, error, request)
-        await self._notifier.resume(record)
-        return record is not None
+        return await self._admission.reject(task_id, error, request)
 
     def queue(self) -> dict[str, Any]:
         by_state: dict[State, list[str]] = {State.RUNNING: [], State.QUEUED: []}

@@ -54,7 +54,7 @@ async def answer_run(request: web.Request, read: Read, show: Show) -> web.Respon
         return await _refuse(request, error, task_id, wanted)
     except ConnectionError:
         raise  # the caller is gone
-    except Exception:
+    except Exception:  # also a crash must be readable under the task's id, where nobody waits for the answer
         log.exception("request.crashed", method=request.method, path=request.path)
         return await _refuse(request, InternalError(), task_id, wanted)
 

@@ -56,7 +56,7 @@ async def run_socket(request: web.Request) -> web.WebSocketResponse:
         except TimeoutError:
             late = InvalidWorkflow("No workflow came. Send it as the first message.")
             await _send(socket, "error", to_json(late.to_body(task_id)))
-        except Exception:
+        except Exception:  # the client shall hear of it: a socket that only closes tells him nothing
             log.exception("socket.crashed", task_id=task_id)
             await _send(socket, "error", to_json(InternalError().to_body(task_id)))
         await socket.close()

@@ -146,11 +146,7 @@ class FrontRunner(TaskService):
         return record
 
     async def reject(self, task_id: str, error: AgentError, request: RunRequest | None) -> bool:
-        if isinstance(error, TaskConflict):
-            return True  # the id belongs to another task, which stays as it is
-        record = await self._admission.reject(task_id, error, request)
-        await self._notifier.resume(record)
-        return record is not None
+        return await self._admission.reject(task_id, error, request)
 
     def queue(self) -> dict[str, Any]:
         return {"running": list(self._flights), "queued": [], "capacity": self._capacity}
