@@ -195,7 +195,7 @@ class Admission:
             workflow_digest=request.digest,
             workflow_name=request.workflow_name,
             nodes=Progress(request.workflow).snapshot(),
-            deliver_until=now + self._settings.delivery_seconds if self._settings.behind_gateway else None,
+            deliver_until=self._deliver_until(now, 1),
             attempts=[Attempt(number=1, instance=self._instance, started_at=now)],
             webhook=self._notifier.plan(request.webhook),
         )
@@ -204,7 +204,16 @@ class Admission:
         """The record with which another attempt at a stored task begins."""
         attempt = fresh.attempts[-1].model_copy(update={"number": stored.attempt + 1})
         attempts = [*close_attempt(stored.attempts, Outcome.LOST), attempt]
-        return fresh.changed(created_at=stored.created_at, attempts=attempts)
+        return fresh.changed(
+            created_at=stored.created_at,
+            attempts=attempts,
+            deliver_until=self._deliver_until(fresh.created_at, len(attempts)),
+        )
+
+    def _deliver_until(self, now: float, attempts: int) -> float | None:
+        """Until when a task with so many attempts may be brought again if this instance dies; None: not at all."""
+        remain = attempts < self._settings.max_attempts
+        return now + self._settings.delivery_seconds if remain and self._settings.behind_gateway else None
 
     def _take(self, record: TaskRecord, fence: int) -> Take:
         return Take(record, fence, self._instance, self._settings.lease_seconds)

@@ -99,7 +99,6 @@ def build_app(settings: Settings) -> web.Application:
         log.warning("agent.open", note="no AGENT_API_KEYS: whoever reaches the port can run workflows")
     app[BOARD] = TaskBoard(
         build_store(settings),
-        max_attempts=settings.max_attempts,
         objects=open_object_store(settings),
         signed_url_seconds=settings.signed_url_seconds,
         answer_limit=settings.answer_limit,

@@ -146,7 +146,14 @@ class Worker:
         record = live.record
         closed = close_attempt(record.attempts, Outcome.FAILED, error.to_dict())
         attempt = Attempt(number=record.attempt + 1, instance=self._instance, started_at=time.time())
-        live.update(state=State.QUEUED, attempts=[*closed, attempt], started_at=None, warnings=[])
+        is_last = len(closed) + 1 >= self._settings.max_attempts
+        live.update(
+            state=State.QUEUED,
+            attempts=[*closed, attempt],
+            started_at=None,
+            warnings=[],
+            deliver_until=None if is_last else record.deliver_until,
+        )
         self._requeued()
 
     async def _conclude(self, live: LiveTask, error: AgentError | None) -> None:

@@ -27,7 +27,6 @@ def check_settings(settings: Settings) -> list[Finding]:
     """What the start of the service reads beside the environment, as it reads it."""
     board = TaskBoard(
         MemoryStore(record_ttl_seconds=1, output_ttl_seconds=1, max_output_bytes=1, reread_seconds=1),
-        max_attempts=1,
     )
     steps: list[Callable[[], object]] = [
         lambda: read_api_keys(settings),

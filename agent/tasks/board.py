@@ -40,7 +40,6 @@ class TaskBoard:
         self,
         store: TaskStore,
         *,
-        max_attempts: int,
         objects: ObjectStore | None = None,
         signed_url_seconds: int = 3600,
         answer_limit: int | None = None,
@@ -48,7 +47,6 @@ class TaskBoard:
         self.store, self.objects, self.answer_limit = store, objects, answer_limit
         self._signed_url_seconds = signed_url_seconds
         self.live: dict[str, LiveTask] = {}
-        self._max_attempts = max_attempts
 
     async def get(self, task_id: str) -> TaskRecord:
         """Raises TaskNotFound, StoreUnavailable."""
@@ -168,7 +166,7 @@ class TaskBoard:
             return record
         attempts = close_attempt(record.attempts, Outcome.LOST)
         is_awaited = record.deliver_until is not None and time.time() < record.deliver_until
-        if is_awaited and len(attempts) < self._max_attempts:
+        if is_awaited:
             return record.changed(state=State.QUEUED, attempts=attempts, current_node=None)
         error = (InstanceLost() if attempts else NotDelivered()).to_dict()
         return record.changed(state=State.FAILED, attempts=attempts, current_node=None, error=error)

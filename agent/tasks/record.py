@@ -147,7 +147,8 @@ class TaskRecord(Frozen):
     node_seconds: dict[str, float] = Field(default_factory=dict)
     #: The named workflow that it was made from; None for one that the caller sent.
     workflow_name: str | None = None
-    #: Until when a platform may still deliver the task to an instance; None: nobody will bring it again.
+    #: Until when a platform may still deliver the task to an instance; None: nobody will bring it again, or its
+    #: attempts are used up. The instance that has the task says so, whose limits others need not share.
     deliver_until: float | None = None
 
     @property

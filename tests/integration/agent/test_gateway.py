@@ -90,6 +90,17 @@ async def test_failure_that_may_pass_asks_for_redelivery_and_that_runs(
     assert answer.headers["x-fc-status"] == "404"
 
 
+async def test_last_attempt_leaves_no_time_for_another_delivery(make_agent: MakeAgent) -> None:
+    agent = await make_agent(invocation="gateway", engine=[], max_attempts=2)
+    await agent.engine.fault("die@node=1")
+    run = asyncio.create_task(agent.submit(graphs.stepping(), "last"))
+    await agent.running_later("last")
+    record = await agent.until("last", lambda r: len(r["attempts"]) == 2 and r["state"] == "running")
+    assert record["deliver_until"] is None
+    await agent.cancel("last")
+    (await run).error(410, "TaskCancelled")
+
+
 async def test_redelivery_after_success_returns_the_stored_result(behind: Agent) -> None:
     graph = graphs.painted(prefix="stored")
     first = await behind.submit(graph, "twice")

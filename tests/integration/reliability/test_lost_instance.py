@@ -96,17 +96,36 @@ async def test_redelivery_that_waits_for_a_killed_instance_takes_over_by_itself(
 
 
 async def test_task_that_lost_all_its_instances_fails_for_good(make_agent: MakeAgent) -> None:
+    """Also as seen by an instance that would try more often itself: what counts is the limit of the one that died."""
     limits = {"AGENT_MAX_ATTEMPTS": 1, "AGENT_INVOCATION": "gateway"}
-    first, second = await asyncio.gather(make_agent(**limits), make_agent(**limits))
+    first, second, looker = await asyncio.gather(
+        make_agent(**limits), make_agent(**limits), make_agent(**limits | {"AGENT_MAX_ATTEMPTS": 9})
+    )
     graph = slow(500)
     delivery = asyncio.create_task(first.run(graph, "lost-4"))
     await first.running("lost-4")
     await first.kill()
     await asyncio.gather(delivery, return_exceptions=True)
-    record = await second.until("lost-4", lambda r: r["state"] == "failed", SHOWN_SECONDS)
-    assert record["error"]["code"] == "InstanceLost"
+    for agent in (second, looker):
+        record = await agent.until("lost-4", lambda r: r["state"] == "failed", SHOWN_SECONDS)
+        assert record["error"]["code"] == "InstanceLost"
     (await second.run(graph, "lost-4")).error(503, "InstanceLost")
     assert second.executed == 0
+
+
+async def test_task_with_attempts_left_waits_whatever_the_limit_of_those_who_look(
+    make_agent: MakeAgent,
+) -> None:
+    first, looker = await asyncio.gather(
+        make_agent(AGENT_INVOCATION="gateway", AGENT_MAX_ATTEMPTS=2),
+        make_agent(AGENT_INVOCATION="gateway", AGENT_MAX_ATTEMPTS=1),
+    )
+    delivery = asyncio.create_task(first.run(slow(500), "lost-5"))
+    await first.running("lost-5")
+    await first.kill()
+    await asyncio.gather(delivery, return_exceptions=True)
+    record = await looker.until("lost-5", lambda r: outcomes(r) == ["lost"], SHOWN_SECONDS)
+    assert record["state"] == "queued"
 
 
 async def test_instance_that_wakes_after_its_lease_gives_way_to_the_new_owner(

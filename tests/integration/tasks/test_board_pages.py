@@ -65,7 +65,7 @@ async def walk(board: TaskBoard, state: State | None, limit: int) -> list[TaskRe
 
 async def test_state_is_that_in_which_a_task_is_seen(store: TaskStore) -> None:
     expected = await fill(store)
-    board = TaskBoard(store, max_attempts=3)
+    board = TaskBoard(store)
     for state in State:
         for limit in (1, 7, 200):
             found = await walk(board, state, limit)
@@ -80,7 +80,7 @@ async def test_state_is_that_in_which_a_task_is_seen(store: TaskStore) -> None:
 async def test_page_that_is_full_is_no_reason_for_another(store: TaskStore, limit: int) -> None:
     """With everything on one page, or the last one exactly full, no empty one follows."""
     expected = await fill(store)
-    board = TaskBoard(store, max_attempts=3)
+    board = TaskBoard(store)
     pages, before = 0, None
     while pages == 0 or before is not None:
         page, before = await board.page(state=State.SUCCEEDED, limit=limit, before=before)

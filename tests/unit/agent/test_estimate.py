@@ -120,7 +120,7 @@ def record_of(*sizes: int, node_id: str = "9") -> TaskRecord:
 async def test_no_answer_is_larger_than_told_and_hardly_smaller(sizes: tuple[int, ...]) -> None:
     record = record_of(*sizes)
     store = MemoryStore(record_ttl_seconds=9, output_ttl_seconds=9)
-    body = await answer_body(TaskBoard(store, max_attempts=1), Delivery(record, [bytes(n) for n in sizes]))
+    body = await answer_body(TaskBoard(store), Delivery(record, [bytes(n) for n in sizes]))
     told = answer_bytes(record)
     assert len(body) <= told <= len(body) + 200
 

@@ -179,7 +179,7 @@ class TestAnswer:
 
     def board(self, kind: type[MemoryStore], limit: int) -> TaskBoard:
         store = kind(record_ttl_seconds=9, output_ttl_seconds=9)
-        return TaskBoard(store, max_attempts=1, answer_limit=limit)
+        return TaskBoard(store, answer_limit=limit)
 
     async def test_below_the_limit_it_has_results(self) -> None:
         one = delivery(b"x")
