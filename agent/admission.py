@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from agent.errors import AgentError, CallerGone, InstanceLost, StoreUnavailable, TaskCancelled, TaskConflict
+from agent.safety.options import SafetyOptions
 from agent.settings import Outputs, Settings
 from agent.tasks.board import TaskBoard, close_attempt
 from agent.tasks.claims import Decision, Take, decide
@@ -26,7 +27,8 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """What a caller wants run. `extra_data` and `options` go to ComfyUI with the prompt; `outputs` says how the caller
-    wants them, if he says so; `beside` is everything that stood beside the workflow, as it was sent."""
+    wants them, if he says so, and `safety` how strictly he wants them reviewed; `beside` is everything that stood
+    beside the workflow, as it was sent."""
 
     workflow: Workflow = field(repr=False)
     digest: str
@@ -34,6 +36,7 @@ class RunRequest:
     options: dict[str, Any] = field(default_factory=dict)
     beside: dict[str, Any] = field(default_factory=dict, repr=False)
     outputs: Outputs | None = None
+    safety: SafetyOptions | None = None
 
     @property
     def workflow_name(self) -> str | None:

@@ -61,6 +61,7 @@ from agent.outputs.places import OutputPlaces
 from agent.parking import Parking
 from agent.passage import Passage
 from agent.runner import Runner
+from agent.safety.safety import Safety
 from agent.settings import Role, Settings, read_api_keys
 from agent.tasks.board import TaskBoard
 from agent.tasks.record import WebhookState
@@ -165,7 +166,8 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     cleaner = Cleaner(engine_folders(settings), resolver, settings.keep_files_seconds)
     executor = Executor(settings, engine, client, feed, resolver, cleaner)
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
-    runner = Runner(settings, board, executor, places, app[NOTIFIER], app[METRICS])
+    safety = Safety(settings)
+    runner = Runner(settings, board, executor, safety, places, app[NOTIFIER], app[METRICS])
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[INVENTORY] = inventory = Inventory(engine, client)
     app[PASSAGE] = passage = Passage(url, {})
@@ -205,7 +207,7 @@ async def _run_front(app: web.Application) -> AsyncGenerator[None, None]:
     settings = app[SETTINGS]
     function = EngineFunction(settings)
     app[PASSAGE] = passage = Passage(settings.engine_url or "", credentials(settings))
-    runner = FrontRunner(settings, app[BOARD], function, app[PARKING], app[NOTIFIER])
+    runner = FrontRunner(settings, app[BOARD], function, app[PARKING], app[NOTIFIER], Safety(settings))
     app[RUNNER] = runner
     _read_metrics(app)
     app[METRICS].read("function_failures_total", lambda: runner.broken_calls)

@@ -434,3 +434,30 @@ class TaskCancelled(AgentError):
     """The task was cancelled; it has no result."""
 
     status = 410
+
+
+# The review.
+
+
+class PromptRefused(AgentError):
+    """The prompt asks for what this server does not make."""
+
+    status = 403
+
+
+class UnsafeImage(AgentError):
+    """What the workflow made may not be shown by this server."""
+
+    status = 403
+
+
+class FailedImage(AgentError):
+    """ComfyUI finished, but a picture is black, of a single colour, or noise."""
+
+
+class ClassifierUnavailable(AgentError):
+    """A classifier that must see each prompt or picture does not answer. Try again later."""
+
+    status = 503
+    transient = True
+    default_retry_after = 5

@@ -32,6 +32,7 @@ from agent.leases import Leases
 from agent.metrics import Metrics
 from agent.outputs.places import OutputPlaces
 from agent.policy import check_policy
+from agent.safety.safety import Safety
 from agent.service import Delivery, Show, TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard
@@ -64,11 +65,13 @@ class Runner(TaskService):
         settings: Settings,
         board: TaskBoard,
         executor: Executor,
+        safety: Safety,
         places: OutputPlaces,
         notifier: Notifier,
         metrics: Metrics,
     ) -> None:
         self.instance = uuid.uuid4().hex[:12]
+        self._safety = safety
         self._settings, self._board, self._executor, self._places = settings, board, executor, places
         self._live, self._notifier = board.live, notifier
         self._admission = Admission(settings, board, self.instance, notifier)
@@ -79,6 +82,7 @@ class Runner(TaskService):
             settings,
             self.instance,
             executor,
+            safety,
             places,
             self._keeper,
             notifier,
@@ -215,6 +219,7 @@ class Runner(TaskService):
                     return known
                 raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
             check_policy(request.workflow, allow=self._settings.nodes_allow, deny=self._settings.nodes_deny)
+            self._safety.check(request)
             task_id = task_id or new_task_id()
             claiming = asyncio.create_task(
                 self._claim(request, task_id, is_background=is_background, must_keep=must_keep)

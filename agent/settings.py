@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +19,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from agent.safety.settings import SafetySettings
 from agent.settings_errors import say_wrong
+from agent.settings_types import HttpUrl, WordList, split_words
 from agent.webhooks.signing import read_secret
 from comfyui.routes import HARMLESS
 
@@ -59,18 +60,6 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-def _split(value: Any) -> Any:
-    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
-
-
-def _check_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("write it as http://host:port")
-    return value
-
-
-HttpUrl = Annotated[str, AfterValidator(_check_url)]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
@@ -78,14 +67,14 @@ LogLevel = Annotated[
 
 
 def _split_keys(value: Any) -> Any:
-    keys = _split(value)
+    keys = split_words(value)
     if value and not keys:
         raise ValueError("there is no key in it, and without one the API would be open")
     return keys
 
 
 def _split_webhook_secrets(value: Any) -> Any:
-    secrets = _split(value)
+    secrets = split_words(value)
     if value and not secrets:
         raise ValueError("there is no secret in it, and without one webhooks would not be signed")
     return secrets
@@ -103,7 +92,6 @@ def _check_routes(names: list[str]) -> list[str]:
     return names
 
 
-WordList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split_keys)]
 WebhookSecretList = Annotated[
     list[SecretStr],
@@ -113,8 +101,9 @@ WebhookSecretList = Annotated[
 ]
 
 
-class Settings(BaseSettings):
-    """The names without a prefix (REDIS_URL, COMFYUI_*) are those that other software uses for the same thing."""
+class CoreSettings(BaseSettings):
+    """The settings of the service itself. The names without a prefix (REDIS_URL, COMFYUI_*) are those that other
+    software uses for the same thing."""
 
     model_config = SettingsConfigDict(
         env_prefix="AGENT_",
@@ -302,11 +291,11 @@ class Settings(BaseSettings):
         description="The engine's files of a task are removed so long after it; 0 keeps them for ever. "
         "A folder given by --output-directory is left alone.",
     )
-    pass_through: Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_check_routes)] = (
-        Field(
-            default_factory=list,
-            description="Comma-separated routes of ComfyUI's own that are passed on to it, such as /view. None: none.",
-        )
+    pass_through: Annotated[
+        list[str], NoDecode, BeforeValidator(split_words), AfterValidator(_check_routes)
+    ] = Field(
+        default_factory=list,
+        description="Comma-separated routes of ComfyUI's own that are passed on to it, such as /view. None: none.",
     )
     shutdown_seconds: float = Field(
         25,
@@ -431,6 +420,11 @@ class Settings(BaseSettings):
         if self.max_answer_bytes is None and self.behind_gateway:
             return 32 * 2**20
         return self.max_answer_bytes
+
+
+class Settings(SafetySettings, CoreSettings):
+    """Every setting. The subjects with settings of their own are further bases; in the documents they come after the
+    service's, in the order from right to left."""
 
 
 class SettingsError(ValueError):

@@ -1,6 +1,7 @@
 """The work on one task, from its first attempt to its stored end.
 
-attempt (engine, inputs, slot, prompt, outputs), again where that may help -> place the outputs -> settle
+review the prompt -> attempt (engine, inputs, slot, prompt, outputs), again where that may help -> review the pictures
+-> place the outputs -> settle
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from agent.errors import (
 from agent.executor import Executor
 from agent.metrics import Metrics
 from agent.outputs.places import OutputPlaces
+from agent.safety.safety import Safety
 from agent.settings import Settings
 from agent.tasks.board import close_attempt
 from agent.tasks.keeper import Keeper
@@ -75,6 +77,7 @@ class Worker:
         settings: Settings,
         instance: str,
         executor: Executor,
+        safety: Safety,
         places: OutputPlaces,
         keeper: Keeper,
         notifier: Notifier,
@@ -83,6 +86,7 @@ class Worker:
         requeued: Callable[[], None],
     ) -> None:
         self._settings, self._instance, self._executor = settings, instance, executor
+        self._safety = safety
         self._places, self._keeper, self._notifier, self._metrics = places, keeper, notifier, metrics
         self._requeued = requeued
         self._limits: set[asyncio.Timeout] = set()
@@ -122,6 +126,7 @@ class Worker:
 
     async def _attempts(self, live: LiveTask, request: RunRequest) -> None:
         """Try until it succeeds, fails for good, or no attempt remains."""
+        request = await self._safety.admit(live, request)
         while True:
             try:
                 collected = await self._executor.attempt(live, request)
@@ -133,6 +138,7 @@ class Worker:
                 await self._executor.heal(error)
                 self._begin_attempt(live, error)
             else:
+                collected = await self._safety.review(live, request, collected)
                 await self._places.place(live, request, collected)
                 return
 

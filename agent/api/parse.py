@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -155,13 +156,28 @@ def check_envelope(envelope: Envelope, max_nodes: int) -> RunRequest:
         )
     try:
         workflow = Workflow.parse(graph)
-        digest = workflow.digest(options.partial_execution_targets)
+        digest = _digest(workflow, options)
     except InvalidWorkflowError as exc:
         raise InvalidWorkflow(str(exc), node_id=exc.node_id, input=exc.input_name) from None
     beside = {name: value for name, value in envelope.beside.items() if name != "parked"}
     return RunRequest(
-        workflow, digest, options.extra_data or {}, options.for_engine(), beside, options.outputs
+        workflow,
+        digest,
+        options.extra_data or {},
+        options.for_engine(),
+        beside,
+        options.outputs,
+        options.safety,
     )
+
+
+def _digest(workflow: Workflow, options: RunOptions) -> str:
+    """What a task is of: two requests of the same task-id ask for the same, or are in conflict. One that asks for a
+    stricter review must not be given what an earlier one has made."""
+    digest = workflow.digest(options.partial_execution_targets)
+    if options.safety is None:
+        return digest
+    return hashlib.sha256(f"{digest} {options.safety.model_dump_json()}".encode()).hexdigest()
 
 
 def _split(data: Any) -> Envelope:

@@ -28,6 +28,7 @@ from agent.front.flight import Flight
 from agent.front.function import EngineFunction, FunctionBroke, Result
 from agent.parking import Parking
 from agent.policy import check_policy
+from agent.safety.safety import Safety
 from agent.service import Delivery, Forwarded, Show, TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard
@@ -62,9 +63,10 @@ class FrontRunner(TaskService):
         function: EngineFunction,
         parking: Parking,
         notifier: Notifier,
+        safety: Safety,
     ) -> None:
         self._settings, self._board, self._function, self._parking = settings, board, function, parking
-        self._notifier = notifier
+        self._notifier, self._safety = notifier, safety
         self._admission = Admission(settings, board, uuid.uuid4().hex[:12], notifier)
         self._elsewhere = Elsewhere(settings, board, self._admission)
         self._flights: dict[str, Flight] = {}
@@ -175,6 +177,7 @@ class FrontRunner(TaskService):
         if self._is_full:
             raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
         check_policy(request.workflow, allow=self._settings.nodes_allow, deny=self._settings.nodes_deny)
+        self._safety.check(request)
 
     async def _find_flight(self, task_id: str) -> Flight | None:
         """The task's flight, unless its end is decided: whoever joined it then would share an end that is not his."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 import structlog
 
 from agent.errors import AgentError, StoreUnavailable
+from agent.safety.verdict import Verdict
 from agent.tasks.claims import Take
 from agent.tasks.keeper import Keeper, Result
 from agent.tasks.progress import Progress
@@ -130,6 +131,13 @@ class LiveTask:
         if len(data) <= LARGEST_PREVIEW and now - self._previewed_at >= PREVIEW_PAUSE:
             self.preview, self._previewed_at = data, now
             self.update(preview=self._base.preview + 1)
+
+    def add_verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        """Note in the latest attempt what the review found."""
+        if found := list(verdicts):
+            *before, last = self._base.attempts
+            changed = last.model_copy(update={"verdicts": [*last.verdicts, *found]})
+            self.update(attempts=[*before, changed])
 
     def add_timing(self, stage: str, seconds: float) -> None:
         timings = self._base.timings

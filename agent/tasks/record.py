@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 from pydantic.json_schema import SkipJsonSchema
 
+from agent.safety.verdict import Verdict
+
 
 class State(StrEnum):
     """Where a task is in its life."""
@@ -85,6 +87,8 @@ class Attempt(Frozen):
     ended_at: float | None = None
     outcome: Outcome | None = None
     error: dict[str, Any] | None = None
+    #: What the review found, in the order in which it looked.
+    verdicts: list[Verdict] = Field(default_factory=list)
 
 
 class WebhookState(StrEnum):

@@ -1,0 +1,44 @@
+"""How strictly one task is reviewed: what the operator has set, tightened by what its request asks for."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from agent.errors import InvalidOptions
+from agent.safety.settings import Mode, SafetySettings
+
+
+class SafetyOptions(BaseModel):
+    """What a request may say of the review: off, warn or enforce, but never less than the server's setting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompts: Mode | None = None
+    images: Mode | None = None
+    failed_images: Mode | None = None
+
+
+class Modes(BaseModel):
+    """How strictly each part of the review looks at one task."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompts: Mode = Mode.OFF
+    images: Mode = Mode.OFF
+    failed_images: Mode = Mode.OFF
+
+
+def modes_of(settings: SafetySettings, asked: SafetyOptions | None) -> Modes:
+    """The stricter of both for each part. Raises InvalidOptions for a request that asks for less than is set."""
+    found = {name: getattr(settings, f"safety_{name}") for name in Modes.model_fields}
+    for name, at_least in found.items():
+        wanted = getattr(asked, name, None)
+        if wanted is None:
+            continue
+        if wanted.strength < at_least.strength:
+            raise InvalidOptions(
+                f'Option "safety.{name}": this server has "{at_least.value}", and a request may only be stricter.',
+                option=f"safety.{name}",
+            )
+        found[name] = wanted
+    return Modes(**found)
