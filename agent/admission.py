@@ -66,20 +66,21 @@ class Admission:
         self._notifier = notifier
 
     async def claim(
-        self, request: RunRequest, task_id: str, *, is_background: bool, must_keep: bool
+        self, request: RunRequest, task_id: str, *, is_background: bool, is_named: bool
     ) -> LiveTask | TaskRecord:
         """A new live task whose work has yet to begin; a live one that runs already; or the record of a task
         that another instance runs or that is over.
 
-        Raises TaskConflict, and StoreUnavailable where the task `must_keep` its result for somebody who polls.
+        Raises TaskConflict, and StoreUnavailable where the task may not run without a record (see TaskService.run).
         """
+        needs_record = is_background or is_named
         record = self._first_record(request, task_id)
-        taken = await self._try(self._take(record, 0), must_keep=must_keep)
+        taken = await self._try(self._take(record, 0), needs_record=needs_record)
         while isinstance(taken, Stored):
             match decide(taken, request.digest, self._settings.max_attempts):
                 case Decision.RUN:
                     record = self._next_record(taken.record, record)
-                    taken = await self._try(self._take(record, taken.fence), must_keep=must_keep)
+                    taken = await self._try(self._take(record, taken.fence), needs_record=needs_record)
                 case Decision.JOIN:
                     return self._board.live.get(record.id) or taken.record
                 case Decision.STORED:
@@ -90,7 +91,13 @@ class Admission:
                     return await self.end_orphan(taken, TaskCancelled())
                 case Decision.EXHAUSTED:
                     return await self.end_orphan(taken, InstanceLost())
+        must_keep = self.must_keep(is_background=is_background, is_named=is_named)
         return LiveTask(record, self._store, taken, is_background=is_background, must_keep=must_keep)
+
+    def must_keep(self, *, is_background: bool, is_named: bool) -> bool:
+        """Whether the result may have to reach somebody who does not wait here. Behind the gateway a caller who named
+        the task may have been answered 202 before we saw the request; then he can only poll."""
+        return is_background or (is_named and self._settings.behind_gateway)
 
     async def find(self, request: RunRequest, task_id: str) -> TaskRecord | None:
         """The record of a task that is over or that another instance runs, so that nothing of it is to be done here.
@@ -221,12 +228,12 @@ class Admission:
     def _take(self, record: TaskRecord, fence: int) -> Take:
         return Take(record, fence, self._instance, self._settings.lease_seconds)
 
-    async def _try(self, take: Take, *, must_keep: bool) -> Claim | Stored | Take:
+    async def _try(self, take: Take, *, needs_record: bool) -> Claim | Stored | Take:
         """The answer to a take; the take itself where the store gave none and the task may run without a record."""
         try:
             return await take.on(self._store)
         except StoreUnavailable as error:
-            if must_keep:
+            if needs_record:
                 raise
             log.warning("task.not_recorded", task_id=take.record.id, reason=error.detail)
             return take

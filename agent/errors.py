@@ -313,7 +313,8 @@ class EngineFailed(AgentError):
 
 
 class StoreUnavailable(AgentError):
-    """The task store cannot be reached, so the result of an asynchronous task could not be kept. Try again later."""
+    """The task store cannot be reached, so nobody could tell whether this task runs elsewhere, nor keep its result. Try
+    again later; a synchronous request without a task-id runs all the same."""
 
     status = 503
     transient = True

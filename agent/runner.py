@@ -129,14 +129,13 @@ class Runner(TaskService):
     async def run(
         self,
         request: RunRequest,
-        task_id: str | None = None,
+        task_id: str,
         *,
-        must_keep: bool = False,
+        is_named: bool,
         show: Show | None = None,
     ) -> Delivery:
         while True:
-            admitted = await self._admit(request, task_id, is_background=False, must_keep=must_keep)
-            task_id = admitted.id
+            admitted = await self._admit(request, task_id, is_background=False, is_named=is_named)
             if isinstance(admitted, LiveTask):
                 record = await self._attend(admitted, show)
                 outputs, is_kept = admitted.outputs, admitted.is_kept
@@ -154,7 +153,9 @@ class Runner(TaskService):
             # Its owner is gone without an end, or with its caller while we waited too: the task may be ours now.
 
     async def submit(self, request: RunRequest, task_id: str | None = None) -> TaskRecord:
-        admitted = await self._admit(request, task_id, is_background=True, must_keep=True)
+        admitted = await self._admit(
+            request, task_id or new_task_id(), is_background=True, is_named=task_id is not None
+        )
         if isinstance(admitted, LiveTask):
             return admitted.record
         await self._notifier.resume(admitted)
@@ -204,25 +205,24 @@ class Runner(TaskService):
         return self._settings.concurrency + self._settings.queue_size
 
     async def _admit(
-        self, request: RunRequest, task_id: str | None, *, is_background: bool, must_keep: bool
+        self, request: RunRequest, task_id: str, *, is_background: bool, is_named: bool
     ) -> LiveTask | TaskRecord:
         """A task of ours that works, or the record of one that others run or that is over."""
         self._places.check(request)
         while busy := self._unsettled(task_id):
             await asyncio.wait((busy,))
-        live = self._live.get(task_id) if task_id else None
+        live = self._live.get(task_id)
         if live is None:
             if self._is_stopping:
                 raise ShuttingDown(retry_after=RETRY_AFTER_SECONDS)
             if len(self._live) + len(self._claims) >= self._capacity:
-                if task_id and (known := await self._admission.find(request, task_id)):
+                if is_named and (known := await self._admission.find(request, task_id)):
                     return known
                 raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
             check_policy(request.workflow, allow=self._settings.nodes_allow, deny=self._settings.nodes_deny)
             self._safety.check(request)
-            task_id = task_id or new_task_id()
             claiming = asyncio.create_task(
-                self._claim(request, task_id, is_background=is_background, must_keep=must_keep)
+                self._claim(request, task_id, is_background=is_background, is_named=is_named)
             )
             self._claims[task_id] = claiming
             try:
@@ -232,27 +232,25 @@ class Runner(TaskService):
                 raise
         if live.record.workflow_digest != request.digest:
             raise TaskConflict(task_id=task_id)
-        if must_keep and live.claim is None:
+        if is_named and live.claim is None:
             raise StoreUnavailable
         live.is_background = live.is_background or is_background
-        live.must_keep = live.must_keep or must_keep
+        live.must_keep |= self._admission.must_keep(is_background=is_background, is_named=is_named)
         return live
 
-    def _unsettled(self, task_id: str | None) -> asyncio.Task[Any] | None:
+    def _unsettled(self, task_id: str) -> asyncio.Task[Any] | None:
         """What must be over before one can tell whether the task is here: a claim on it, which may find no store and
         so not this one either, or its work that is about to end, since whoever joined it now would share an end that
         is not his."""
-        if task_id is None:
-            return None
         live = self._live.get(task_id)
         return self._claims.get(task_id) or (live.work if live is not None and live.is_ending else None)
 
     async def _claim(
-        self, request: RunRequest, task_id: str, *, is_background: bool, must_keep: bool
+        self, request: RunRequest, task_id: str, *, is_background: bool, is_named: bool
     ) -> LiveTask | TaskRecord:
         try:
             admitted = await self._admission.claim(
-                request, task_id, is_background=is_background, must_keep=must_keep
+                request, task_id, is_background=is_background, is_named=is_named
             )
         finally:
             del self._claims[task_id]

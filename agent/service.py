@@ -52,16 +52,17 @@ class TaskService(Protocol):
     async def run(
         self,
         request: RunRequest,
-        task_id: str | None = None,
+        task_id: str,
         *,
-        must_keep: bool = False,
+        is_named: bool,
         show: Show | None = None,
     ) -> Delivery | Forwarded:
         """Run a workflow, or join the run of the same task, and return its result.
 
-        `must_keep`: somebody may poll for the result, so without a store the task is refused. `show` is called
-        with the record now and after changes. Raises the task's error if it fails. When the last one who waits for
-        a task is cancelled, the task is too.
+        `is_named`: the id is the caller's, who may send it again, to another instance as well, or ask there for the
+        result. Without a store nobody could keep such a task from running twice, so it is refused; with an id of ours
+        it runs without a record. `show` is called with the record now and after changes. Raises the task's error if it
+        fails. When the last one who waits for a task is cancelled, the task is too.
         """
 
     async def submit(self, request: RunRequest, task_id: str | None = None) -> TaskRecord:

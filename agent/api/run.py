@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from agent.admission import RunRequest
+from agent.admission import RunRequest, new_task_id
 from agent.api.endpoint import TASK_ID_HEADER, TASK_ID_SCHEMA, Answer, Endpoint, Parameter
 from agent.api.keys import BOARD, RUNNER, SETTINGS
 from agent.api.models import Accepted, NodeResult, RunBody
@@ -85,11 +85,10 @@ async def _run(request: web.Request, wanted: RunRequest, task_id: str | None, sh
         record = await runner.submit(wanted, task_id)
         headers = {"task-id": record.id, "Location": f"/api/tasks/{record.id}"}
         return json_response({"task_id": record.id, "state": record.state}, status=202, headers=headers)
-    may_be_polled = _may_be_polled(request, task_id)
-    delivery = await runner.run(wanted, task_id, must_keep=may_be_polled)
+    delivery = await runner.run(wanted, task_id or new_task_id(), is_named=task_id is not None)
     response = await show(request, delivery)
     response.headers["task-id"] = delivery.task_id
-    if may_be_polled and not delivery.is_kept:
+    if task_id is not None and request.app[SETTINGS].behind_gateway and not delivery.is_kept:
         response.headers.update(DELIVER_AGAIN)
     return response
 
@@ -100,12 +99,6 @@ def _is_async(request: web.Request) -> bool:
     return request.headers.get("X-Fc-Invocation-Type", "").lower() == "async" or "respond-async" in (
         preference.partition(";")[0].strip() for preference in preferences
     )
-
-
-def _may_be_polled(request: web.Request, task_id: str | None) -> bool:
-    """Behind the gateway a caller who named the task may have been answered 202 before we saw the request; then
-    result and refusal can reach him only under that name."""
-    return request.app[SETTINGS].behind_gateway and task_id is not None
 
 
 async def _refuse(

@@ -78,7 +78,8 @@ async def _run(request: web.Request, socket: web.WebSocketResponse, wanted: RunR
             await _send(socket, "progress", to_json(progress_map(record)))
             await asyncio.sleep(PROGRESS_SECONDS)
 
-    work = asyncio.create_task(request.app[RUNNER].run(wanted, task_id, show=show))
+    is_named = find_task_id(request) is not None
+    work = asyncio.create_task(request.app[RUNNER].run(wanted, task_id, is_named=is_named, show=show))
     left = asyncio.create_task(_until_left(socket))
     try:
         await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)

@@ -12,11 +12,10 @@ from agent.service import Delivery, Forwarded
 
 
 class Flight:
-    """A task on its way to its answer. Requests only wait for it. `is_named`: by the caller; `is_announced`: the
-    store knows it."""
+    """A task on its way to its answer. Requests only wait for it. `is_announced`: the store knows it."""
 
-    def __init__(self, task_id: str, request: RunRequest, *, is_named: bool) -> None:
-        self.id, self.request, self.is_named = task_id, request, is_named
+    def __init__(self, task_id: str, request: RunRequest) -> None:
+        self.id, self.request = task_id, request
         self.is_announced = self.has_begun = False
         self.announced = asyncio.Event()
         self.waiters = 0

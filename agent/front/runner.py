@@ -86,20 +86,20 @@ class FrontRunner(TaskService):
     async def run(
         self,
         request: RunRequest,
-        task_id: str | None = None,
+        task_id: str,
         *,
-        must_keep: bool = False,
+        is_named: bool,
         show: Show | None = None,
     ) -> Delivery | Forwarded:
-        if task_id and self._is_full and task_id not in self._flights:
+        if is_named and self._is_full and task_id not in self._flights:
             known = await self._admission.find(request, task_id)
             if known is not None and (answer := await self._wait_out(known)) is not None:
                 return answer
-        flight = await self._find_flight(task_id) if task_id else None
+        flight = await self._find_flight(task_id)
         if flight is None:
             self._check(request)
-            flight = Flight(task_id or new_task_id(), request, is_named=task_id is not None)
-            flight.begin(self._fly(flight, must_keep=must_keep))
+            flight = Flight(task_id, request)
+            flight.begin(self._fly(flight, is_named=is_named))
             self._flights[flight.id] = flight
         elif flight.request.digest != request.digest:
             raise TaskConflict(task_id=task_id)
@@ -213,7 +213,7 @@ class FrontRunner(TaskService):
         with suppress(TaskNotFound, StoreUnavailable):
             await show_all(self._board.follow(flight.id), show)
 
-    async def _fly(self, flight: Flight, *, must_keep: bool) -> Delivery | Forwarded:
+    async def _fly(self, flight: Flight, *, is_named: bool) -> Delivery | Forwarded:
         """Take one task to its answer, whatever happens."""
         structlog.contextvars.bind_contextvars(task_id=flight.id)
         flight.has_begun = True
@@ -221,7 +221,7 @@ class FrontRunner(TaskService):
             if flight.verdict is not None:
                 raise flight.verdict
             while True:
-                known = await self._announce(flight, must_keep=must_keep)
+                known = await self._announce(flight, is_named=is_named)
                 answer = await self._wait_out(known) if known is not None else await self._forward(flight)
                 if answer is not None:
                     return answer
@@ -235,7 +235,7 @@ class FrontRunner(TaskService):
         finally:
             del self._flights[flight.id]
 
-    async def _announce(self, flight: Flight, *, must_keep: bool) -> TaskRecord | None:
+    async def _announce(self, flight: Flight, *, is_named: bool) -> TaskRecord | None:
         """Let the store show the task as queued; the record of one that an instance runs or that is over."""
         # Nobody but us delivers this one: it counts as lost when we must have given up.
         patience = self._settings.engine_start_seconds + self._settings.task_timeout_seconds
@@ -244,7 +244,7 @@ class FrontRunner(TaskService):
                 flight.request, flight.id, deliver_until=time.time() + patience
             )
         except StoreUnavailable as error:
-            if must_keep:
+            if is_named:
                 raise
             log.warning("task.not_recorded", reason=error.detail)
             return None
@@ -265,8 +265,8 @@ class FrontRunner(TaskService):
 
     async def _forward(self, flight: Flight) -> Delivery | Forwarded | None:
         body = await asyncio.to_thread(to_json, flight.request.envelope())
-        # Without a record, an id would only make the other agent refuse a result that it cannot keep.
-        task_id = flight.id if flight.is_named or flight.is_announced else None
+        # Without a record, an id would only make the other agent refuse a task that it cannot claim.
+        task_id = flight.id if flight.is_announced else None
         for pause in (*RETRY_PAUSES, None):
             try:
                 result = await self._call(flight, body, task_id)

@@ -61,7 +61,7 @@ async def test_instance_that_wakes_after_its_lease_gives_way_to_the_new_owner(
     assert await first.task("frozen") == await second.task("frozen") == final
 
 
-async def test_without_the_folder_a_synchronous_run_succeeds_and_an_asynchronous_one_waits_for_it(
+async def test_without_the_folder_a_run_without_an_id_succeeds_and_a_background_one_waits_for_it(
     make_agent: MakeAgent, tmp_path: Path
 ) -> None:
     nas = tmp_path / "nas"
@@ -71,9 +71,10 @@ async def test_without_the_folder_a_synchronous_run_succeeds_and_an_asynchronous
     await first.running("background")
     away = nas.rename(tmp_path / "away")
     try:
-        answer = await first.run(slow(5, color=colors[1]), "unrecorded")
+        answer = await first.run(slow(5, color=colors[1]))
         assert color_of(answer.results("3")[0]) == rgb(colors[1])
-        assert first.logged("task.not_recorded")[-1]["task_id"] == "unrecorded"
+        assert first.logged("task.not_recorded")[-1]["task_id"] == answer.headers["task-id"]
+        (await first.run(slow(5), "refused")).error(503, "StoreUnavailable")
         detail = (await first.submit(slow(5), "refused")).error(503, "StoreUnavailable")["detail"]
         assert "AGENT_STORE_DIR" in detail
         (await second.get("/api/tasks/background")).error(503, "StoreUnavailable")

@@ -88,17 +88,19 @@ async def test_restart_of_redis_during_a_run_is_not_noticed_by_the_caller(stand:
     check(await stand.b.status("restarted"), color)
 
 
-async def test_without_redis_a_synchronous_run_succeeds_and_an_asynchronous_one_is_refused(
+async def test_without_redis_a_run_without_an_id_succeeds_and_every_other_is_refused(
     stand: Stand,
 ) -> None:
+    """Nobody could say whether another instance runs the named one too, nor keep the other's result."""
     await asyncio.to_thread(stand.redis.stop)
     try:
         color = fresh_color()
-        check(await stand.a.run(slow(5, color=color), "unrecorded"), color)
-        assert stand.a.logged("task.not_recorded")[-1]["task_id"] == "unrecorded"
-        refused = await stand.a.submit(slow(5), "refused")
-        error = refused.error(503, "StoreUnavailable")
-        assert error["transient"]
+        answer = await stand.a.run(slow(5, color=color))
+        check(answer, color)
+        unrecorded = answer.headers["task-id"]
+        assert stand.a.logged("task.not_recorded")[-1]["task_id"] == unrecorded
+        for refused in (await stand.a.submit(slow(5), "refused"), await stand.a.run(slow(5), "refused")):
+            assert refused.error(503, "StoreUnavailable")["transient"]
         (await stand.a.get("/api/tasks/refused")).error(503, "StoreUnavailable")
         (await stand.a.cancel("refused")).error(503, "StoreUnavailable")
         assert (await stand.a.get("/healthz")).status == 200
@@ -107,7 +109,7 @@ async def test_without_redis_a_synchronous_run_succeeds_and_an_asynchronous_one_
     finally:
         await asyncio.to_thread(stand.redis.start)
     # Redis is back: what its caller was answered is recorded after all, and others may ask for it.
-    await recorded(stand, "unrecorded", color)
+    await recorded(stand, unrecorded, color)
     color = fresh_color()
     await stand.a.begin(slow(5, color=color), "after")
     await stand.b.succeeded("after")
@@ -129,38 +131,51 @@ async def test_redis_that_goes_away_during_a_synchronous_run_costs_the_caller_no
 
 async def test_claim_whose_answer_was_lost_is_found_during_the_run(stand: Stand) -> None:
     color = fresh_color()
-    run = await begin_with_a_lost_answer(stand, slow(300, color=color), "unanswered")
+    run, task_id = await begin_with_a_lost_answer(stand, slow(300, color=color))
     await hear_again(stand)
-    record = await stand.b.until("unanswered", lambda r: r["state"] == "running" and r["current_node"])
+    record = await stand.b.until(task_id, lambda r: r["state"] == "running" and r["current_node"])
     assert record["error"] is None
-    assert stand.a.logged("task.recorded_late")[-1]["task_id"] == "unanswered"
+    assert stand.a.logged("task.recorded_late")[-1]["task_id"] == task_id
     check(await run, color)
-    await recorded(stand, "unanswered", color)
+    await recorded(stand, task_id, color)
 
 
 async def test_claim_whose_answer_was_lost_is_found_after_the_run(stand: Stand) -> None:
     color = fresh_color()
-    run = await begin_with_a_lost_answer(stand, slow(10, color=color), "late")
+    run, task_id = await begin_with_a_lost_answer(stand, slow(10, color=color))
     check(await run, color)
-    assert stand.a.logged("task.not_stored_yet")[-1]["task_id"] == "late"
-    await eventually(lambda: lease_is_gone(stand, "late"))
+    assert stand.a.logged("task.not_stored_yet")[-1]["task_id"] == task_id
+    await eventually(lambda: lease_is_gone(stand, task_id))
     await hear_again(stand)
-    await recorded(stand, "late", color)
+    await recorded(stand, task_id, color)
 
 
-async def begin_with_a_lost_answer(stand: Stand, graph: Graph, task_id: str) -> asyncio.Task[Answer]:
-    """Start a run whose claim comes through to Redis, which from then on says nothing."""
+async def test_named_run_whose_claim_was_not_answered_runs_when_it_is_sent_again(stand: Stand) -> None:
+    color = fresh_color()
+    await silence(stand)
+    (await stand.a.run(slow(5, color=color), "unanswered")).error(503, "StoreUnavailable")
+    assert not await lease_is_gone(stand, "unanswered")
+    await hear_again(stand)
+    check(await stand.b.run(slow(5, color=color), "unanswered"), color)
+    assert outcomes(await stand.a.task("unanswered")) == ["lost", "succeeded"]
+
+
+async def begin_with_a_lost_answer(stand: Stand, graph: Graph) -> tuple[asyncio.Task[Answer], str]:
+    """Start a run whose claim comes through to Redis, which from then on says nothing; also its id."""
+    await silence(stand)
+    known = len(stand.a.logged("task.not_recorded"))
+    run = asyncio.create_task(stand.a.run(graph))
+    await until(lambda: len(stand.a.logged("task.not_recorded")) > known)
+    task_id = str(stand.a.logged("task.not_recorded")[-1]["task_id"])
+    assert not await lease_is_gone(stand, task_id)
+    return run, task_id
+
+
+async def silence(stand: Stand) -> None:
+    """From now on commands come through to Redis, and none of its answers."""
     warm_up = fresh_color()  # after it Redis knows the scripts, and a connection is open
     check(await stand.a.run(slow(1, color=warm_up)), warm_up)
     stand.proxy.silenced = b"*"  # how every command begins
-    run = asyncio.create_task(stand.a.run(graph, task_id))
-
-    async def is_claimed() -> bool:
-        return not await lease_is_gone(stand, task_id)
-
-    await eventually(is_claimed)
-    await until(lambda: task_id in {line["task_id"] for line in stand.a.logged("task.not_recorded")})
-    return run
 
 
 async def hear_again(stand: Stand) -> None:
@@ -205,7 +220,7 @@ async def test_silent_redis_is_given_up_in_bounded_time(stand: Stand) -> None:
     try:
         color = fresh_color()
         clock = Clock()
-        check(await stand.a.run(slow(5, color=color), "silent-sync"), color)
+        check(await stand.a.run(slow(5, color=color)), color)
         assert clock.seconds < PATIENCE_SECONDS
         clock = Clock()
         (await stand.a.submit(slow(5), "silent-async")).error(503, "StoreUnavailable")
@@ -254,14 +269,14 @@ async def test_connections_to_redis_that_are_cut_again_and_again_lose_nothing(st
         check(await stand.b.status(f"cut-{number}"), color)
 
 
-async def test_full_redis_refuses_asynchronous_runs_only(stand: Stand) -> None:
+async def test_full_redis_refuses_what_must_be_recorded_only(stand: Stand) -> None:
     color, later = fresh_color(), fresh_color()
     await stand.a.begin(slow(30, color=later, prefix="full"), "full-running")
     await stand.a.running("full-running")
     await stand.client.config_set("maxmemory", "1mb")
     await stand.client.config_set("maxmemory-policy", "noeviction")
     try:
-        check(await stand.b.run(slow(5, color=color), "full-sync"), color)
+        check(await stand.b.run(slow(5, color=color)), color)
         assert (
             "maxmemory"
             in (await stand.b.submit(slow(5), "full-async")).error(503, "StoreUnavailable")["detail"]
@@ -273,11 +288,11 @@ async def test_full_redis_refuses_asynchronous_runs_only(stand: Stand) -> None:
     check(await stand.b.status("full-running"), later)
 
 
-async def test_read_only_redis_refuses_asynchronous_runs_only(stand: Stand) -> None:
+async def test_read_only_redis_refuses_what_must_be_recorded_only(stand: Stand) -> None:
     await stand.client.execute_command("REPLICAOF", "127.0.0.1", "1")
     try:
         color = fresh_color()
-        check(await stand.a.run(slow(5, color=color), "readonly-sync"), color)
+        check(await stand.a.run(slow(5, color=color)), color)
         detail = (await stand.a.submit(slow(5), "readonly-async")).error(503, "StoreUnavailable")["detail"]
         assert "read only" in detail
     finally:

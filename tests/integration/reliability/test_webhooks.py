@@ -118,13 +118,13 @@ async def test_without_redis_the_end_of_a_synchronous_run_is_told_all_the_same(
 ) -> None:
     agent = await make_agent(**told(REDIS_URL=private_redis.url))
     await asyncio.to_thread(private_redis.stop)
-    (await agent.run({"prompt": slow(3), "webhook": receiver.url}, "unrecorded")).ok()
+    answer = await agent.run({"prompt": slow(3), "webhook": receiver.url})
+    answer.ok()
     (message,) = await receiver.got()
     assert message.verified()["type"] == "task.succeeded"
     await asyncio.to_thread(private_redis.start)
-    assert (await delivered(agent, "unrecorded"))["id"] == message.id, (
-        "the record comes late, with how it went"
-    )
+    webhook = await delivered(agent, answer.headers["task-id"])
+    assert webhook["id"] == message.id, "the record comes late, with how it went"
     assert len(receiver.messages) == 1
 
 
