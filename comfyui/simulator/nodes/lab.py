@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comfyui.simulator.nodes.spec import Blocker, Later, Output, Registry, image, integer, number, string
+from comfyui.simulator.nodes.images import content_of, file_exists
+from comfyui.simulator.nodes.spec import (
+    Blocker,
+    Later,
+    Output,
+    Registry,
+    choice,
+    image,
+    integer,
+    number,
+    optional,
+    string,
+)
 
 if TYPE_CHECKING:
     from comfyui.simulator.nodes.job import Job
@@ -69,3 +84,42 @@ def lab_sleep(image: Raster, seconds: float, job: Job) -> tuple[Raster]:
     """Takes its time without a word, so that an interrupt waits for its end."""
     job.sleep(seconds)
     return (image,)
+
+
+@node(
+    "LabFiles",
+    choice("image", lambda folders: folders.input_files(), image_upload=True),
+    integer("copies", 1, min=1, max=4096),
+    number("seconds", 0.0, min=0.0, max=3600.0),
+    string("filename_prefix", "ComfyUI"),
+    optional(choice("beside", lambda folders: folders.input_files(), image_upload=True)),
+    category="lab",
+    is_output=True,
+    check={"image": file_exists, "beside": file_exists},
+    fingerprint=content_of,
+)
+def lab_files(
+    image: str, copies: int, seconds: float, filename_prefix: str, job: Job, beside: str | None = None
+) -> Output:
+    """Takes its time, then saves a PNG again without looking at its pixels: large pictures from an engine that has
+    next to no work with them. Each copy differs in its metadata, as those of a real save node do. `beside` is a
+    further input file, which is only read."""
+    if beside is not None:
+        Path(job.folders.locate(beside)).read_bytes()
+    job.sleep(seconds)
+    picture = Path(job.folders.locate(image)).read_bytes()
+    place = job.folders.place("output", filename_prefix)
+    entries = []
+    for index in range(copies):
+        name = f"{place.name}_{place.counter + index:05}_.png"
+        after_header = 33  # the signature and the first chunk, IHDR, which has a fixed length
+        parts = (picture[:after_header], _text_chunk("copy", str(index)), picture[after_header:])
+        (place.folder / name).write_bytes(b"".join(parts))
+        entries.append({"filename": name, "subfolder": place.subfolder, "type": "output"})
+    return Output(ui={"images": entries})
+
+
+def _text_chunk(keyword: str, text: str) -> bytes:
+    """A tEXt chunk of a PNG."""
+    body = b"tEXt" + keyword.encode() + b"\0" + text.encode()
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
