@@ -42,6 +42,7 @@ from agent.api.keys import (
     PASSAGE,
     RUNNER,
     SETTINGS,
+    TRACES,
     WARM_UP,
 )
 from agent.build import bucket_reader, build_notifier, build_store, engine_folders, engine_limits, plan_engine
@@ -65,6 +66,7 @@ from agent.safety.safety import Safety
 from agent.settings import Role, Settings, read_api_keys
 from agent.tasks.board import TaskBoard
 from agent.tasks.record import WebhookState
+from agent.traces import Traces
 from agent.warm_up import WarmUp, read_warm_up
 from comfyui.client import Client
 from comfyui.engine import Engine, EngineState
@@ -106,6 +108,7 @@ def build_app(settings: Settings) -> web.Application:
     )
     app[NOTIFIER] = build_notifier(settings, app[BOARD])
     app[METRICS] = Metrics()
+    app[TRACES] = Traces(settings.traces_endpoint)
     exposition: Callable[[], Exposition] = cache(partial(_open_exposition, settings, app[METRICS]))
     app[EXPOSITION] = exposition
     table = [e for group in (run, socket, tasks, workflows, health, metrics, hooks) for e in group.ENDPOINTS]
@@ -118,6 +121,7 @@ def build_app(settings: Settings) -> web.Application:
     opener: Callable[[], Library] = cache(partial(_open_library, settings))
     app[LIBRARY] = opener
     app[PARKING] = Parking(app[BOARD].store, app[BOARD].objects, max_bytes=settings.max_body_bytes)
+    app.cleanup_ctx.append(_open_traces)
     app.cleanup_ctx.append(_watch_freezes)
     app.cleanup_ctx.append(_run_front if settings.role is Role.FRONT else _run_parts)
     app.on_shutdown.append(hooks.drain)  # while the open requests can still be answered
@@ -134,6 +138,13 @@ def _open_exposition(settings: Settings, metrics: Metrics) -> Exposition:
     from agent.exposition import Exposition  # noqa: PLC0415 - prometheus-client; see EXPOSITION
 
     return Exposition(metrics, is_front=settings.role is Role.FRONT)
+
+
+async def _open_traces(app: web.Application) -> AsyncGenerator[None, None]:
+    opening = asyncio.create_task(app[TRACES].start())  # the port does not wait for it
+    yield
+    await opening
+    await app[TRACES].flush()
 
 
 async def _watch_freezes(app: web.Application) -> AsyncGenerator[None, None]:

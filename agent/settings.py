@@ -310,6 +310,11 @@ class CoreSettings(BaseSettings):
     redis_timeout_seconds: float = Field(
         5, gt=0, description="A silent Redis is given up after one and a half times this long."
     )
+    traces_endpoint: HttpUrl | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="An OpenTelemetry collector that takes OTLP over HTTP: where spans go, with the extra otel.",
+    )
     log_level: LogLevel = Field("info", description="debug, info, warning or error.")
     log_format: LogFormat = Field(LogFormat.AUTO, description="text, json, or auto: text on a terminal.")
 

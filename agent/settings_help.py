@@ -73,7 +73,7 @@ GROUPS = {
         "signed_url_seconds",
     ),
     "Limits of inputs": ("fetch_timeout_seconds", "max_body_bytes", "max_input_bytes", "max_input_pixels"),
-    "Logs": ("log_level", "log_format"),
+    "Logs and traces": ("log_level", "log_format", "traces_endpoint"),
     "More": (),
 }
 

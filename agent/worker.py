@@ -39,6 +39,7 @@ from agent.tasks.keeper import Keeper
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
 from agent.tasks.store import ClaimLost
+from agent.traces import entered, here
 from agent.webhooks.notifier import Notifier
 
 log = structlog.get_logger(__name__)
@@ -102,6 +103,20 @@ class Worker:
         """Take one task to its end, whatever happens. The task's `stop` cancels this, and says of what it ends."""
         structlog.contextvars.bind_contextvars(task_id=live.id)
         error: AgentError | None = None
+        span = here().child("task", {"task_id": live.id})
+        with entered(span):
+            try:
+                error = await self._run(live, request)
+                await self._conclude(live, error)
+            except Exception:
+                log.exception("task.not_concluded")
+            finally:
+                record = live.record
+                span.note({"state": record.state.value, "attempts": len(record.attempts)})
+                span.end(error.code if error is not None else None)
+
+    async def _run(self, live: LiveTask, request: RunRequest) -> AgentError | None:
+        """Have its outputs made and placed; the error with which it ends instead."""
         try:
             live.begin()
             async with asyncio.timeout(self._settings.task_timeout_seconds) as limit:
@@ -111,18 +126,15 @@ class Worker:
                 finally:
                     self._limits.discard(limit)
         except TimeoutError:
-            error = TaskTimeout(limit=self._settings.task_timeout_seconds)
+            return TaskTimeout(limit=self._settings.task_timeout_seconds)
         except asyncio.CancelledError:
-            error = live.verdict or ShuttingDown()
+            return live.verdict or ShuttingDown()
         except AgentError as failure:
-            error = failure
+            return failure
         except Exception:
             log.exception("task.crashed")
-            error = InternalError()
-        try:
-            await self._conclude(live, error)
-        except Exception:
-            log.exception("task.not_concluded")
+            return InternalError()
+        return None
 
     async def _attempts(self, live: LiveTask, request: RunRequest) -> None:
         """Try until it succeeds, fails for good, or no attempt remains."""

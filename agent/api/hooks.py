@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from agent.api.endpoint import Answer, Endpoint
-from agent.api.keys import ENGINE, RUNNER, SETTINGS, WARM_UP
+from agent.api.keys import ENGINE, RUNNER, SETTINGS, TRACES, WARM_UP
 from agent.api.models import Status
 from agent.api.render import json_response
 from agent.errors import EngineFailed, HookNotAllowed
@@ -61,6 +61,7 @@ async def drain(app: web.Application) -> None:
     if warm_up := app.get(WARM_UP):
         await warm_up.stop()
     await app[RUNNER].drain()
+    await app[TRACES].flush()
 
 
 def _check_caller(request: web.Request) -> None:

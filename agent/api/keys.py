@@ -17,6 +17,7 @@ from agent.passage import Passage
 from agent.service import TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard
+from agent.traces import Traces
 from agent.warm_up import WarmUp
 from agent.webhooks.notifier import Notifier
 from comfyui.engine import Engine
@@ -31,6 +32,7 @@ API_KEYS = web.AppKey("api_keys", tuple[bytes, ...])
 PARSING = web.AppKey("parsing", asyncio.Semaphore)
 ENGINE = web.AppKey("engine", Engine)
 METRICS = web.AppKey("metrics", Metrics)
+TRACES = web.AppKey("traces", Traces)
 #: Of an engine's devices; a front has none.
 DEVICE_MEMORY = web.AppKey("device_memory", DeviceMemory)
 #: What shows the metrics; its first call, in a thread, imports what it needs.

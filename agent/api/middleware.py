@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 
 from agent.api import pages
 from agent.api.hooks import HOOK_PATHS
-from agent.api.keys import API_KEYS, FREEZES, METRICS, SETTINGS
+from agent.api.keys import API_KEYS, FREEZES, METRICS, SETTINGS, TRACES
 from agent.api.render import ErrorResponse, error_response
 from agent.errors import (
     AgentError,
@@ -26,6 +26,7 @@ from agent.errors import (
     OriginNotAllowed,
     Unauthorized,
 )
+from agent.traces import Span, entered
 
 log = structlog.get_logger(__name__)
 
@@ -57,20 +58,34 @@ async def name_request(request: web.Request, handler: Handler) -> web.StreamResp
     line when it is over: before the answer leaves, since after it the instance may be frozen.
 
     The id is the platform's, so that its log and ours can be joined. It is the only one of the platform's headers
-    that may be logged: others carry credentials.
+    that may be logged: others carry credentials. The caller's trace goes with it, and the request's span.
     """
     given = request.headers.get("x-fc-request-id", "")
-    request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
+    names = {"request_id": given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex}
+    is_quiet, route = request.path in UNLOGGED_PATHS, _route_of(request)
+    facts = {"http.request.method": request.method, "http.route": route, "request_id": names["request_id"]}
+    traces = request.app[TRACES]
+    span = Span() if is_quiet else traces.request(f"{request.method} {route}", request.headers, facts)
+    if span.trace_id is not None:
+        names["trace_id"] = span.trace_id
+    with structlog.contextvars.bound_contextvars(**names), entered(span):
         request.app[FREEZES].check()
         began, status = time.monotonic(), CALLER_LEFT
         try:
             response = await handler(request)
             status = response.status
         finally:
-            if request.path not in UNLOGGED_PATHS:
+            span.note({"http.response.status_code": status})
+            span.end(f"HTTP {status}" if status >= 500 else None)
+            if not is_quiet:
                 _log_end(request, status, time.monotonic() - began)
     return response
+
+
+def _route_of(request: web.Request) -> str:
+    """The route as it is written, without what callers put into it."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else NO_ROUTE
 
 
 def _log_end(request: web.Request, status: int, seconds: float) -> None:
@@ -91,10 +106,9 @@ async def count_request(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         response = await handler(request)
     finally:
-        resource = request.match_info.route.resource
         metrics.request_ended(
             request.method,
-            resource.canonical if resource is not None else NO_ROUTE,
+            _route_of(request),
             response.status if response is not None else CALLER_LEFT,
             code=response.code if isinstance(response, ErrorResponse) else None,
             read=request.content.total_bytes,

@@ -12,7 +12,14 @@ from agent.doctor.engine import check_engine, check_own_port, check_setpriv
 from agent.doctor.finding import Finding, Level, problem
 from agent.doctor.folders import check_folders
 from agent.doctor.stores import check_objects, check_store
-from agent.doctor.values import check_fetch_guard, check_files, check_keys, check_settings, check_webhooks
+from agent.doctor.values import (
+    check_fetch_guard,
+    check_files,
+    check_keys,
+    check_settings,
+    check_traces,
+    check_webhooks,
+)
 from agent.settings import Settings
 
 #: Longer than any check waits by itself.
@@ -37,6 +44,7 @@ async def examine(settings: Settings, *, write: bool = False) -> list[Finding]:
         check_fetch_guard,
         partial(check_objects, write=write),
         check_webhooks,
+        check_traces,
         check_keys,
     ]
     found = await asyncio.gather(*(_run(check, settings) for check in checks))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agent.build import bucket_reader, build_notifier
 from agent.doctor.finding import Finding, advice, ok, problem
@@ -18,6 +21,9 @@ from agent.warm_up import read_warm_up
 
 #: A shorter key can be guessed by whoever may try it quickly.
 SHORTEST_KEY = 16
+
+#: How long a collector may take to accept a connection.
+CONNECT_SECONDS = 5
 
 #: A network of so many addresses opens more than anybody's media servers.
 WIDEST_NETWORK = 2**24
@@ -75,6 +81,25 @@ def check_webhooks(settings: Settings) -> list[Finding]:
         ]
     remedy = "Set AGENT_WEBHOOK_SECRETS: `echo whsec_$(openssl rand -base64 32)` makes one."
     return [advice("webhooks", "They are not signed: a receiver cannot tell them from forged ones.", remedy)]
+
+
+async def check_traces(settings: Settings) -> list[Finding]:
+    """Whether spans can go where they shall."""
+    if settings.traces_endpoint is None:
+        return []
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+        text = "OTEL_EXPORTER_OTLP_ENDPOINT is set, but what sends spans is not installed."
+        return [advice("traces", text, "pip install 'comfyui-agent[otel]', or unset it.")]
+    address = urlsplit(settings.traces_endpoint)
+    host, port = str(address.hostname), address.port or (443 if address.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        text = f"The collector at {host}:{port} takes no connections: spans are lost."
+        return [advice("traces", text, "Start it, or correct OTEL_EXPORTER_OTLP_ENDPOINT.")]
+    writer.close()
+    return [ok("traces", f"The collector at {host}:{port} takes connections.")]
 
 
 def check_fetch_guard(settings: Settings) -> list[Finding]:

@@ -21,6 +21,7 @@ from agent.errors import (
     Unauthorized,
 )
 from agent.settings import Settings
+from agent.traces import here
 
 CONNECT_SECONDS = 10
 
@@ -97,7 +98,7 @@ class EngineFunction:
             async with self._session.post(
                 self._url,
                 data=body,
-                headers={**self._headers, **named, **headers},
+                headers={**self._headers, **here().headers(), **named, **headers},
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS),
             ) as response:

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from agent import traces
 from agent.errors import AgentError, StoreUnavailable
 from agent.safety.verdict import Verdict
 from agent.tasks.claims import Take
@@ -142,6 +143,7 @@ class LiveTask:
     def add_timing(self, stage: str, seconds: float) -> None:
         timings = self._base.timings
         self.update(timings={**timings, stage: round(timings.get(stage, 0) + seconds, 4)})
+        traces.here().stage(stage, seconds)
 
     @property
     def is_ending(self) -> bool:
@@ -194,6 +196,7 @@ class LiveTask:
             result = Result(final, tuple(self.outputs), self._right)
             self.is_kept = await keeper.store(result, patience_seconds=patience_seconds, hurry=self._hurry)
             final = result.record
+            traces.here().stage("deliver", final.timings.get("deliver", 0))
         self._base, self._progress = final, None
         self.finish()
 

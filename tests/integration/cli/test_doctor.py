@@ -155,6 +155,14 @@ async def test_weak_and_missing_protection() -> None:
     assert problems(await findings_of(fetch_allow=["not a host"])) == ["settings", "fetch guard"]
 
 
+async def test_collector_of_traces_is_there_or_not() -> None:
+    assert not [f for f in await findings_of() if f.about == "traces"]
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        endpoint = f"http://127.0.0.1:{collector.getsockname()[1]}"
+        assert about(await findings_of(traces_endpoint=endpoint), "traces").level is Level.OK
+    assert about(await findings_of(traces_endpoint=endpoint), "traces").level is Level.ADVICE
+
+
 async def test_object_store_is_tried_only_when_asked(bucket: Bucket) -> None:
     assert problems(await findings_of(**bucket.settings())) == []
     assert about(await findings_of(write=True, **bucket.settings()), "object store").level is Level.OK
