@@ -7,10 +7,13 @@ is UnexpectedAnswerError. Methods may be called at the same time; one keep-alive
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import io
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from pydantic_core import to_json
 
 from comfyui.answers import parse_json
@@ -20,14 +23,22 @@ from comfyui.errors import (
     PromptRejectedError,
     UnexpectedAnswerError,
 )
-from comfyui.http import AsyncClient, HTTPError, Limits, Response, Timeout
+
+
+def _patience(connect: float, silence: float) -> ClientTimeout:
+    """Seconds that a connection may take, and that the engine may be silent."""
+    return ClientTimeout(total=None, sock_connect=connect, sock_read=silence)
+
 
 #: A heavy node can hold the interpreter lock for long; short timeouts would take a busy engine for a dead one.
-TIMEOUT = Timeout(60.0, connect=5.0, pool=None)
+USUAL_PATIENCE = _patience(connect=5, silence=60)
 
 #: How long an idle connection may be used again. Short, since this instance may be frozen meanwhile, when connections
 #: die without a sign; the clock goes on, and a new connection on loopback takes less than a millisecond.
 KEEPALIVE_SECONDS = 3
+
+#: A large body goes out in pieces of this size.
+PIECE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,16 @@ class HistoryEntry:
     messages: tuple[tuple[str, dict[str, Any]], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(errors="replace")
+
+
 def _any_size(_: int) -> None:
     """A file may be as large as it is."""
 
@@ -79,17 +100,13 @@ class Client:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.version = ""
-        self._http = AsyncClient(
-            base_url=self.url,
-            timeout=TIMEOUT,
-            trust_env=False,
-            limits=Limits(
-                max_connections=64, max_keepalive_connections=32, keepalive_expiry=KEEPALIVE_SECONDS
-            ),
-        )
+        self._opened: ClientSession | None = None
 
     async def close(self) -> None:
-        await self._http.aclose()
+        """Close all connections. A later call opens new ones."""
+        session, self._opened = self._opened, None
+        if session is not None:
+            await session.close()
 
     async def system_stats(self, timeout: float | None = None) -> dict[str, Any]:
         """Version, memory and devices. Answers as soon as the engine is ready for prompts; `timeout` in seconds."""
@@ -121,8 +138,8 @@ class Client:
         body = {**(options or {}), "prompt": graph, "client_id": client_id, "prompt_id": prompt_id}
         if extra_data:
             body["extra_data"] = extra_data
-        response = await self._request("POST", "/prompt", content=to_json(body))
-        if response.status_code == 400:
+        response = await self._post("/prompt", body)
+        if response.status == 400:
             answer = _json(response, "POST /prompt")
             error = answer.get("error")
             if not isinstance(error, dict):  # a mere sentence in versions of 2023
@@ -140,7 +157,7 @@ class Client:
 
     async def dequeue(self, prompt_id: str) -> None:
         """Take a pending prompt out of the queue. Nothing tells whether it was there."""
-        await self._post("/queue", {"delete": [prompt_id]})
+        await self._tell("/queue", {"delete": [prompt_id]})
 
     async def interrupt(self, prompt_id: str) -> None:
         """Stop the prompt if it is the running one: at its next node or progress step, or never if it ends first.
@@ -150,7 +167,7 @@ class Client:
         """
         if _is_before(self.version, (0, 3, 57)) and prompt_id not in (await self.queue()).running:
             return
-        await self._post("/interrupt", {"prompt_id": prompt_id})
+        await self._tell("/interrupt", {"prompt_id": prompt_id})
 
     async def history(self, prompt_id: str) -> HistoryEntry | None:
         """The prompt's entry; None while it waits or runs, and for a prompt that the engine does not know."""
@@ -165,16 +182,16 @@ class Client:
 
     async def forget(self, prompt_ids: Iterable[str]) -> None:
         """Remove history entries; each holds its whole graph."""
-        await self._post("/history", {"delete": list(prompt_ids)})
+        await self._tell("/history", {"delete": list(prompt_ids)})
 
     async def free(self, *, unload_models: bool, free_memory: bool) -> None:
         """Give memory back after the running prompt. `free_memory` also forgets every cached node result."""
-        await self._post("/free", {"unload_models": unload_models, "free_memory": free_memory})
+        await self._tell("/free", {"unload_models": unload_models, "free_memory": free_memory})
 
     async def has_file(self, file: FileRef) -> bool:
         """Whether /view would serve this file."""
         response = await self._request("HEAD", "/view", params=_query(file))
-        return response.status_code == 200
+        return response.status == 200
 
     async def fetch_file(self, file: FileRef, reserve: Callable[[int], None] = _any_size) -> bytes:
         """The whole file. `reserve` is called with a number of bytes before so many more of them are kept, and with the
@@ -182,26 +199,23 @@ class Client:
 
         Raises FileMissingError for 400, 403 and 404.
         """
-        with _asking("GET", "/view"):
-            async with self._http.stream("GET", "/view", params=_query(file)) as response:
-                if response.status_code != 200:
-                    await response.aread()
-                    if response.status_code in (400, 403, 404):
-                        raise FileMissingError(
-                            f"{file.type} file {file.subfolder}/{file.filename} is not there"
-                        )
-                    _expect_200(response, "GET /view")
-                announced = response.headers.get("Content-Length", "")
-                reserved = int(announced) if announced.isdecimal() else 0
-                reserve(reserved)
-                pieces, size = [], 0
-                async for piece in response.aiter_bytes():
-                    size += len(piece)
-                    if size > reserved:  # unpacked, it is longer than it said
-                        reserve(size - reserved)
-                        reserved = size
-                    pieces.append(piece)
-                return b"".join(pieces)
+        async with self._asking("GET", "/view", params=_query(file)) as response:
+            if response.status in (400, 403, 404):
+                raise FileMissingError(f"{file.type} file {file.subfolder}/{file.filename} is not there")
+            if response.status != 200:
+                _expect_200(_Answer(response.status, await response.read()), "GET /view")
+            announced = response.headers.get("Content-Length", "")
+            reserved = int(announced) if announced.isdecimal() else 0
+            reserve(reserved)
+            # Grows in place and gives its memory away at the end: a list of pieces would be a second copy of the file.
+            data = io.BytesIO()
+            async for piece in response.content.iter_any():
+                size = data.tell() + len(piece)
+                if size > reserved:  # unpacked, it is longer than it said
+                    reserve(size - reserved)
+                    reserved = size
+                data.write(piece)
+            return data.getvalue()
 
     async def upload(self, name: str, data: bytes, folder: Literal["input", "temp"] = "input") -> str:
         """Put a file at the top of a folder and return the name that a loader node must be given.
@@ -209,11 +223,15 @@ class Client:
         The same name with the same bytes is not written again. Use plain ASCII names: others are stored
         percent-encoded.
         """
-        response = await self._request(
-            "POST",
-            "/upload/image",
-            data={"type": folder},
-            files={"image": (name, data, "application/octet-stream")},
+        boundary = uuid.uuid4().hex
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="type"\r\n\r\n{folder}\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        tail = f"\r\n--{boundary}--\r\n".encode()
+        response = await self._send(
+            "/upload/image", f"multipart/form-data; boundary={boundary}", head, data, tail
         )
         answer = _json(_expect_200(response, "POST /upload/image"), "POST /upload/image")
         with _reading("POST /upload/image"):
@@ -221,15 +239,53 @@ class Client:
             return f"{subfolder}/{answer['name']}" if subfolder else str(answer["name"])
 
     async def _get_json(self, path: str, timeout: float | None = None) -> dict[str, Any]:
-        response = await self._request("GET", path, timeout=timeout or TIMEOUT)
+        patience = USUAL_PATIENCE if timeout is None else _patience(timeout, timeout)
+        response = await self._request("GET", path, timeout=patience)
         return _json(_expect_200(response, f"GET {path}"), f"GET {path}")
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> None:
-        _expect_200(await self._request("POST", path, content=to_json(body)), f"POST {path}")
+    async def _tell(self, path: str, body: Mapping[str, Any]) -> None:
+        _expect_200(await self._post(path, body), f"POST {path}")
 
-    async def _request(self, method: str, path: str, **more: Any) -> Response:
-        with _asking(method, path):
-            return await self._http.request(method, path, **more)
+    async def _post(self, path: str, body: Mapping[str, Any]) -> _Answer:
+        return await self._send(path, "application/json", to_json(body))
+
+    async def _send(self, path: str, content_type: str, *parts: bytes) -> _Answer:
+        headers = {"Content-Type": content_type, "Content-Length": str(sum(map(len, parts)))}
+        return await self._request("POST", path, data=_in_pieces(*parts), headers=headers)
+
+    async def _request(self, method: str, path: str, **more: Any) -> _Answer:
+        async with self._asking(method, path, **more) as response:
+            return _Answer(response.status, await response.read())
+
+    @contextlib.asynccontextmanager
+    async def _asking(self, method: str, path: str, **more: Any) -> AsyncIterator[ClientResponse]:
+        """The engine's answer. None, or only a part of one, is an unreachable engine."""
+        try:
+            url = f"{self.url}{path}"
+            async with self._session().request(method, url, allow_redirects=False, **more) as response:
+                yield response
+        except (ClientError, TimeoutError) as exc:
+            reason = str(exc) or type(exc).__name__
+            raise EngineUnreachableError(f"{method} {path}: {reason}") from exc
+
+    def _session(self) -> ClientSession:
+        if self._opened is None:
+            self._opened = ClientSession(
+                connector=TCPConnector(limit=64, keepalive_timeout=KEEPALIVE_SECONDS),
+                timeout=USUAL_PATIENCE,
+                cookie_jar=DummyCookieJar(),
+                headers={"Accept-Encoding": "identity"},  # on one machine, packing costs more than it saves
+                read_bufsize=PIECE_BYTES,
+            )
+        return self._opened
+
+
+async def _in_pieces(*parts: bytes) -> AsyncIterator[memoryview]:
+    """A body that is not copied, and that leaves the event loop time between its pieces."""
+    for part in parts:
+        view = memoryview(part)
+        for start in range(0, len(view), PIECE_BYTES):
+            yield view[start : start + PIECE_BYTES]
 
 
 def _is_before(version: str, bound: tuple[int, ...]) -> bool:
@@ -242,9 +298,9 @@ def _query(file: FileRef) -> dict[str, str]:
     return {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
 
 
-def _expect_200(response: Response, what: str) -> Response:
-    if response.status_code != 200:
-        raise UnexpectedAnswerError(what, response.status_code, response.text)
+def _expect_200(response: _Answer, what: str) -> _Answer:
+    if response.status != 200:
+        raise UnexpectedAnswerError(what, response.status, response.text)
     return response
 
 
@@ -252,16 +308,6 @@ def _node_errors(answer: dict[str, Any]) -> dict[str, Any]:
     """Older versions send an empty list for none."""
     found = answer.get("node_errors")
     return found if isinstance(found, dict) else {}
-
-
-@contextlib.contextmanager
-def _asking(method: str, path: str) -> Iterator[None]:
-    """No answer, or only a part of one, is an unreachable engine."""
-    try:
-        yield
-    except HTTPError as exc:
-        reason = str(exc) or type(exc).__name__
-        raise EngineUnreachableError(f"{method} {path}: {reason}") from exc
 
 
 @contextlib.contextmanager
@@ -273,11 +319,11 @@ def _reading(what: str) -> Iterator[None]:
         raise UnexpectedAnswerError(what, 200, f"not as expected ({type(exc).__name__}: {exc})") from exc
 
 
-def _json(response: Response, what: str) -> dict[str, Any]:
+def _json(response: _Answer, what: str) -> dict[str, Any]:
     try:
-        answer = parse_json(response.content)
+        answer = parse_json(response.body)
     except ValueError as exc:
-        raise UnexpectedAnswerError(what, response.status_code, "not JSON") from exc
+        raise UnexpectedAnswerError(what, response.status, "not JSON") from exc
     if not isinstance(answer, dict):
-        raise UnexpectedAnswerError(what, response.status_code, "not an object")
+        raise UnexpectedAnswerError(what, response.status, "not an object")
     return answer
