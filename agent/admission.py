@@ -217,7 +217,7 @@ class Admission:
         return fresh.changed(
             created_at=stored.created_at,
             attempts=attempts,
-            deliver_until=self._deliver_until(fresh.created_at, len(attempts)),
+            deliver_until=self._deliver_until(fresh.created_at, stored.tries + 1),
         )
 
     def _deliver_until(self, now: float, attempts: int) -> float | None:

@@ -41,6 +41,7 @@ from agent.api.keys import (
     PARSING,
     PASSAGE,
     RUNNER,
+    SAFETY,
     SETTINGS,
     TRACES,
     WARM_UP,
@@ -177,7 +178,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     cleaner = Cleaner(engine_folders(settings), resolver, settings.keep_files_seconds)
     executor = Executor(settings, engine, client, feed, resolver, cleaner)
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
-    safety = Safety(settings)
+    app[SAFETY] = safety = Safety(settings, app[METRICS], cleaner)
     runner = Runner(settings, board, executor, safety, places, app[NOTIFIER], app[METRICS])
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[INVENTORY] = inventory = Inventory(engine, client)
@@ -201,6 +202,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     await inventory.stop()
     await warm_up.stop()
     await runner.stop()
+    await safety.close()
     await app[NOTIFIER].close()
     await cleaner.stop()
     await passage.close()
@@ -216,9 +218,10 @@ async def _run_front(app: web.Application) -> AsyncGenerator[None, None]:
     from agent.front.runner import FrontRunner  # noqa: PLC0415
 
     settings = app[SETTINGS]
+    app[SAFETY] = safety = Safety(settings, app[METRICS])
     function = EngineFunction(settings)
     app[PASSAGE] = passage = Passage(settings.engine_url or "", credentials(settings))
-    runner = FrontRunner(settings, app[BOARD], function, app[PARKING], app[NOTIFIER], Safety(settings))
+    runner = FrontRunner(settings, app[BOARD], function, app[PARKING], app[NOTIFIER], safety)
     app[RUNNER] = runner
     _read_metrics(app)
     app[METRICS].read("function_failures_total", lambda: runner.broken_calls)

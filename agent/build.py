@@ -141,9 +141,7 @@ def bucket_reader(settings: Settings) -> BucketReader:
 
 
 def engine_folders(settings: Settings) -> Folders | None:
-    """Where the files of tasks are removed when their time is over; None where that is not wanted or not known."""
-    if settings.keep_files_seconds == 0:
-        return None
+    """Where the files of tasks lie; None where that is not known."""
     root, base = settings.comfyui_root, settings.comfyui_base_directory
     if base is not None:
         folders = find_folders(Path(base), "", Path.cwd())
@@ -155,7 +153,7 @@ def engine_folders(settings: Settings) -> Folders | None:
         folders = find_folders(None, settings.comfyui_args, Path.cwd())
     else:
         folders = None
-    if folders is None:
+    if folders is None and settings.keep_files_seconds:
         log.info(
             "files.kept", note="the engine's folders are not known: nothing of finished tasks is removed"
         )

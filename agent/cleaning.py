@@ -9,6 +9,7 @@ number is kept as an empty file. When the cache names a file that is gone all th
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import stat
 import time
@@ -53,7 +54,8 @@ class Uploads(Protocol):
 class Cleaner:
     """Knows which files prompts of ours have named, and removes them `keep_seconds` after they were last named.
 
-    Does nothing without `folders`. `note` and `has_removed` are called on the event loop; nothing is awaited in them.
+    With 0 it removes what is to be discarded alone; without `folders`, nothing. `note` and `has_removed` are called on
+    the event loop; nothing is awaited in them.
     """
 
     def __init__(self, folders: Folders | None, uploads: Uploads, keep_seconds: float) -> None:
@@ -65,6 +67,7 @@ class Cleaner:
         self._emptied: dict[Path, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._is_tidy = folders is not None and keep_seconds > 0
 
     async def stop(self) -> None:
         if self._timer is not None:
@@ -74,7 +77,7 @@ class Cleaner:
 
     def note(self, files: Iterable[FileRef]) -> None:
         """A prompt is over and has named these files: their time begins anew."""
-        if self._folders is None:
+        if self._folders is None or not self._is_tidy:
             return
         now = (time.monotonic(), time.time())
         found = {path for file in files if file.type != "input" and (path := self._folders.locate(file))}
@@ -96,8 +99,27 @@ class Cleaner:
 
     def schedule(self) -> None:
         """Have the next sweep take place when something is due. Called too when inputs have become idle."""
-        if self._folders is not None:
+        if self._is_tidy:
             self._schedule()
+
+    async def discard(self, files: Iterable[FileRef]) -> list[FileRef]:
+        """Remove these now, whatever is kept otherwise: they may not be seen. The highest number of a series stays as
+        an empty file. Returns those that could not be removed; nothing is left to do for one that is gone."""
+        wanted = list(files)
+        if self._folders is None:
+            return wanted
+        paths = {file: self._folders.locate(file, also_chosen=True) for file in wanted}
+        found = {path for path in paths.values() if path is not None}
+        unlinked, emptied = await asyncio.to_thread(
+            _remove_all, dict.fromkeys(found, math.inf), (), -math.inf
+        )
+        for path in found:
+            self._named.pop(path, None)
+        for path in (*unlinked, *emptied):
+            self._removed[path] = None
+        self._emptied |= dict.fromkeys(emptied)
+        gone = {path for path in found if not _has_content(path)}
+        return [file for file, path in paths.items() if path not in gone]
 
     def _schedule(self) -> None:
         if self._timer is not None or (self._sweeping is not None and not self._sweeping.done()):

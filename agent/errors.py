@@ -456,6 +456,12 @@ class FailedImage(AgentError):
     """ComfyUI finished, but a picture is black, of a single colour, or noise."""
 
 
+class FileHidden(AgentError):
+    """While pictures are reviewed here, the engine's own files are not shown: fetch them through their task."""
+
+    status = 403
+
+
 class ClassifierUnavailable(AgentError):
     """A classifier that must see each prompt or picture does not answer. Try again later."""
 

@@ -210,7 +210,8 @@ class Executor:
         progress = Progress(workflow)
         progress.expect(workflow.upstream(job.valid_outputs(submitted.node_errors)))
         live.show(progress)
-        live.update(prompt_id=execution.prompt_id, warnings=warnings_of(submitted.node_errors, workflow))
+        warnings = [*live.lasting_warnings, *warnings_of(submitted.node_errors, workflow)]
+        live.update(prompt_id=execution.prompt_id, warnings=warnings)
         try:
             await self._fold(job, execution, progress)
         finally:

@@ -86,6 +86,18 @@ class Metrics:
         """An attempt failed of this, and another one begins here."""
         self._count("task_retries_total", code)
 
+    def safety_step(self, step: str, seconds: float) -> None:
+        """A step of the review has looked at a prompt or a picture."""
+        self._observe("safety_step_seconds", seconds, step)
+
+    def safety_verdict(self, step: str, action: str) -> None:
+        """A step of the review has found what it has found, and this came of it."""
+        self._count("safety_verdicts_total", step, action)
+
+    def classifier_failed(self, step: str) -> None:
+        """A classifier gave no answer in time."""
+        self._count("safety_classifier_failures_total", step)
+
     def request_began(self) -> None:
         """A request is open. `request_ended` follows in any case."""
         if self._open == 0:

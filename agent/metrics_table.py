@@ -113,6 +113,25 @@ TABLE = (
         on_front=True,
     ),
     Metric(
+        "safety_verdicts_total",
+        Kind.COUNTER,
+        "Verdicts of the review, by step and by what came of them (pass, warn, blur, retry, fail, reject).",
+        ("step", "action"),
+        on_front=True,
+    ),
+    Metric(
+        "safety_step_seconds",
+        Kind.HISTOGRAM,
+        "Time that a step of the review took for one prompt or picture.",
+        ("step",),
+    ),
+    Metric(
+        "safety_classifier_failures_total",
+        Kind.COUNTER,
+        "Prompts and pictures of which a classifier could not say anything in time, by step.",
+        ("step",),
+    ),
+    Metric(
         "function_failures_total",
         Kind.COUNTER,
         "Calls of the engine function that ended without an agent's answer, or with that of one that stops.",

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 from comfyui.catalog import Catalog
-from comfyui.workflow import SEED_INPUTS, Workflow
+from comfyui.workflow import SEED_INPUTS, Workflow, is_link
 
 #: Every JSON reader holds these exactly; larger seeds of a caller pass through unchanged all the same.
 LARGEST_SEED = 2**53 - 1
+
+
+def has_seeds(workflow: Workflow) -> bool:
+    """Whether another seed would make another picture."""
+    return any(name in node.inputs for node in workflow.nodes.values() for name in SEED_INPUTS)
+
+
+def ask_for_new_seeds(workflow: Workflow) -> Workflow:
+    """The workflow with each seed asked for at random, whoever chose it. One that comes from a node without a seed of
+    its own, such as a plain number, is no longer taken from there."""
+    changes = {}
+    for node in workflow.nodes.values():
+        for name in SEED_INPUTS:
+            value: Any = node.inputs.get(name)
+            if is_link(value):
+                source = workflow.nodes[value[0]]
+                has_own = any(type(source.inputs.get(own)) is int for own in SEED_INPUTS)
+                if not has_own:
+                    changes[node.id, name] = -1
+            elif name in node.inputs:
+                changes[node.id, name] = -1
+    return workflow.with_inputs(changes) if changes else workflow
 
 
 def replace_random_seeds(workflow: Workflow, catalog: Catalog) -> tuple[Workflow, dict[str, dict[str, int]]]:

@@ -14,12 +14,13 @@ def split_words(value: Any) -> Any:
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
 
-def _check_url(value: str) -> str:
+def check_url(value: str) -> str:
+    """The URL as it is. Raises ValueError."""
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("write it as http://host:port")
     return value
 
 
-HttpUrl = Annotated[str, AfterValidator(_check_url)]
+HttpUrl = Annotated[str, AfterValidator(check_url)]
 WordList = Annotated[list[str], NoDecode, BeforeValidator(split_words)]

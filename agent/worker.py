@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -32,7 +33,8 @@ from agent.errors import (
 from agent.executor import Executor
 from agent.metrics import Metrics
 from agent.outputs.places import OutputPlaces
-from agent.safety.safety import Safety
+from agent.safety.safety import MadeAgain, Safety
+from agent.seeds import ask_for_new_seeds
 from agent.settings import Settings
 from agent.tasks.board import close_attempt
 from agent.tasks.keeper import Keeper
@@ -111,6 +113,7 @@ class Worker:
             except Exception:
                 log.exception("task.not_concluded")
             finally:
+                self._safety.release(live)
                 record = live.record
                 span.note({"state": record.state.value, "attempts": len(record.attempts)})
                 span.end(error.code if error is not None else None)
@@ -122,7 +125,7 @@ class Worker:
             async with asyncio.timeout(self._settings.task_timeout_seconds) as limit:
                 self._limits.add(limit)
                 try:
-                    await self._attempts(live, request)
+                    await self._attempts(live, request, limit)
                 finally:
                     self._limits.discard(limit)
         except TimeoutError:
@@ -136,12 +139,21 @@ class Worker:
             return InternalError()
         return None
 
-    async def _attempts(self, live: LiveTask, request: RunRequest) -> None:
+    async def _attempts(self, live: LiveTask, request: RunRequest, limit: asyncio.Timeout) -> None:
         """Try until it succeeds, fails for good, or no attempt remains."""
         request = await self._safety.admit(live, request)
         while True:
+            began = time.monotonic()
             try:
                 collected = await self._executor.attempt(live, request)
+                has_time = _time_left(limit) > time.monotonic() - began
+                collected = await self._safety.review(live, request, collected, has_time=has_time)
+            except MadeAgain as again:
+                log.warning(
+                    "task.made_again", error=again.error.code, detail=again.error.detail[:LOGGED_DETAIL]
+                )
+                request = replace(request, workflow=ask_for_new_seeds(request.workflow))
+                self._begin_attempt(live, again.error, is_remade=True)
             except RETRIED_HERE as error:
                 if not self._may_try_again(live.record, error):
                     raise
@@ -150,7 +162,6 @@ class Worker:
                 await self._executor.heal(error)
                 self._begin_attempt(live, error)
             else:
-                collected = await self._safety.review(live, request, collected)
                 await self._places.place(live, request, collected)
                 return
 
@@ -158,18 +169,19 @@ class Worker:
         """Attempts remain, and it is no fault that came back after its cure: it would come again."""
         before = record.attempts[-2].error if len(record.attempts) > 1 else None
         came_back = isinstance(error, CURED_ONCE) and before is not None and before["code"] == error.code
-        return len(record.attempts) < self._settings.max_attempts and not came_back
+        return record.tries < self._settings.max_attempts and not came_back
 
-    def _begin_attempt(self, live: LiveTask, error: AgentError) -> None:
+    def _begin_attempt(self, live: LiveTask, error: AgentError, *, is_remade: bool = False) -> None:
         record = live.record
-        closed = close_attempt(record.attempts, Outcome.FAILED, error.to_dict())
+        *before, last = close_attempt(record.attempts, Outcome.FAILED, error.to_dict())
+        closed = [*before, last.model_copy(update={"remade": is_remade})]
         attempt = Attempt(number=record.attempt + 1, instance=self._instance, started_at=time.time())
-        is_last = len(closed) + 1 >= self._settings.max_attempts
+        is_last = record.tries + (not is_remade) >= self._settings.max_attempts
         live.update(
             state=State.QUEUED,
             attempts=[*closed, attempt],
             started_at=None,
-            warnings=[],
+            warnings=list(live.lasting_warnings),
             deliver_until=None if is_last else record.deliver_until,
         )
         self._requeued()
@@ -191,7 +203,7 @@ class Worker:
 
     async def _settle(self, live: LiveTask, state: State, outcome: Outcome, error: AgentError | None) -> None:
         now, record = time.time(), live.record
-        if error is not None and len(record.attempts) >= self._settings.max_attempts:
+        if error is not None and record.tries >= self._settings.max_attempts:
             error.transient = False  # there will be no other attempt at this task
         found = error.to_dict() if error else None
         try:
@@ -221,3 +233,9 @@ class Worker:
             outputs=len(live.outputs),
             seconds=round(now - record.created_at, 3),
         )
+
+
+def _time_left(limit: asyncio.Timeout) -> float:
+    """Seconds until the task's time is over."""
+    when = limit.when()
+    return float("inf") if when is None else when - asyncio.get_running_loop().time()

@@ -14,16 +14,18 @@ FLAGS = ("--base-directory", "--output-directory", "--temp-directory", "--input-
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """The engine's folders by the `type` of a file. `output` is None where the operator chose the folder: what he has
-    pictures saved to is his, not ours to tidy up."""
+    """The engine's folders by the `type` of a file. `output` is None where the operator chose the folder,
+    `chosen_output`: what he has pictures saved to is his, not ours to tidy up."""
 
     output: Path | None
     temp: Path
     input: Path
+    chosen_output: Path | None = None
 
-    def locate(self, file: FileRef) -> Path | None:
+    def locate(self, file: FileRef, *, also_chosen: bool = False) -> Path | None:
         """Where the file would be; None for one that is none of these folders', also by way of a link."""
-        root = {"output": self.output, "temp": self.temp, "input": self.input}.get(file.type)
+        output = self.output or (self.chosen_output if also_chosen else None)
+        root = {"output": output, "temp": self.temp, "input": self.input}.get(file.type)
         if root is None or not file.filename or "\0" in file.filename + file.subfolder:
             return None
         try:
@@ -53,6 +55,7 @@ def find_folders(base: Path | None, args: str, working_directory: Path) -> Folde
     temp = given.get("--temp-directory")
     return Folders(
         output=None if "--output-directory" in given else base / "output",
+        chosen_output=given.get("--output-directory"),
         temp=temp / "temp" if temp else base / "temp",  # ComfyUI adds the name itself there
         input=given.get("--input-directory", base / "input"),
     )

@@ -14,6 +14,7 @@ from agent.inventory import Inventory
 from agent.metrics import Metrics
 from agent.parking import Parking
 from agent.passage import Passage
+from agent.safety.safety import Safety
 from agent.service import TaskService
 from agent.settings import Settings
 from agent.tasks.board import TaskBoard
@@ -48,5 +49,6 @@ WARM_UP = web.AppKey("warm_up", WarmUp)
 INVENTORY = web.AppKey("inventory", Inventory)
 #: Opens the named workflows at its first call, in a thread: reading them needs modules that the start does without.
 LIBRARY: web.AppKey[Callable[[], Library]] = web.AppKey("library", Callable)  # type: ignore[arg-type]
+SAFETY = web.AppKey("safety", Safety)
 #: The way to ComfyUI's own routes.
 PASSAGE = web.AppKey("passage", Passage)

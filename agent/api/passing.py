@@ -12,14 +12,22 @@ import re
 from urllib.parse import quote
 
 from aiohttp import MultipartWriter, web
+from multidict import MultiDict
+from pydantic_core import from_json
 
 from agent.api.form import File, is_form, read_form
-from agent.api.keys import PASSAGE, SETTINGS
+from agent.api.keys import PASSAGE, SAFETY, SETTINGS
 from agent.errors import BodyTooLarge, InvalidRequest
 from comfyui.routes import HARMLESS
 
 #: What ComfyUI's upload routes read beside the file.
 TEXTS = ("overwrite", "subfolder", "type", "original_ref")
+
+#: Shows any of the engine's files by its name.
+VIEW = "/view"
+
+#: Puts a mask on one of them, and makes an input of it.
+MASK = "/upload/mask"
 
 #: Somewhere in the path of each file of ours, also where ComfyUI has added " (1)" to its name.
 OURS = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
@@ -46,6 +54,8 @@ async def read_upload(request: web.Request) -> MultipartWriter:
     if UNSHOWN.search(image.filename):
         raise InvalidRequest("The name of the file has control characters, or is not UTF-8.")
     texts = {name: value for name in TEXTS if isinstance(value := fields.get(name), str)}
+    if request.path == MASK:
+        _check_original(request, texts.get("original_ref"))
     overwrites = texts.get("overwrite") in ("true", "1")
     if not overwrites:
         texts.pop("overwrite", None)
@@ -63,7 +73,24 @@ async def read_upload(request: web.Request) -> MultipartWriter:
     return form
 
 
+def _check_original(request: web.Request, text: str | None) -> None:
+    """A mask is put on a file of the engine's, and the result is an input that anybody may look at. Raises FileHidden,
+    InvalidRequest."""
+    if text is None:
+        return
+    try:
+        original = from_json(text)
+    except ValueError:
+        raise InvalidRequest("The form's field `original_ref` is not JSON.") from None
+    if not isinstance(original, dict):
+        raise InvalidRequest("The form's field `original_ref` is no JSON object.")
+    named = {name: str(original[name]) for name in ("filename", "subfolder", "type") if original.get(name)}
+    request.app[SAFETY].hidden.check(MultiDict(named))
+
+
 async def _read(request: web.Request) -> web.StreamResponse:
+    if request.path == VIEW:
+        request.app[SAFETY].hidden.check(request.query)
     return await request.app[PASSAGE].pass_on(request)
 
 

@@ -29,8 +29,7 @@ def check_folders(settings: Settings) -> list[Finding]:
         text = f"COMFYUI_BASE_DIRECTORY is {base}, which is no folder."
         return [problem("folders", text, "Correct it: finished tasks' files would stay for ever.")]
     try:
-        # Known also where nothing is removed from them.
-        folders = engine_folders(settings.model_copy(update={"keep_files_seconds": 1.0}))
+        folders = engine_folders(settings)
     except EngineFailedError:
         return []  # named by the check of the engine
     if folders is None:

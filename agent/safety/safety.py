@@ -2,38 +2,189 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import structlog
+
 from agent.admission import RunRequest
+from agent.cleaning import Cleaner
+from agent.errors import AgentError, InvalidOptions
+from agent.metrics import Metrics
 from agent.outputs.collect import Collected
-from agent.safety.options import modes_of
-from agent.settings import Settings
+from agent.safety.classifiers.build import build_image_classifiers
+from agent.safety.hiding import HiddenFiles
+from agent.safety.options import Modes, modes_of
+from agent.safety.settings import Mode
+from agent.safety.verdict import Action, Verdict
+from agent.seeds import has_seeds
+from agent.settings import Role, Settings
 from agent.tasks.live import LiveTask
+from comfyui.client import FileRef
+
+if TYPE_CHECKING:
+    from agent.safety.judge import Judge
+
+log = structlog.get_logger(__name__)
+
+
+class MadeAgain(Exception):
+    """The pictures of an attempt are refused, and new seeds may make better ones. `error` says what is wrong."""
+
+    def __init__(self, error: AgentError) -> None:
+        self.error = error
+        super().__init__(error.detail)
 
 
 class Safety:
-    """Reviews the tasks of one instance. A front has one too, for what needs no engine."""
+    """Reviews the tasks of one instance. A front has one too, for what needs no engine; it has no `cleaner`.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Raises SettingsError where the settings ask for what cannot work here.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, cleaner: Cleaner | None = None) -> None:
+        self._settings, self._metrics, self._cleaner = settings, metrics, cleaner
+        self._is_front = settings.role is Role.FRONT
+        self._judge: Judge | None = None
+        self.hidden = HiddenFiles(is_always=settings.safety_images is Mode.ENFORCE)
+        self._preparing: set[asyncio.Task[None]] = set()
+        if not self._is_front and (settings.safety_image_classifiers or _reviews_pictures(settings)):
+            from agent.safety.judge import Judge  # noqa: PLC0415 - only who asks for it pays for it
+
+            self._judge = Judge(settings, build_image_classifiers(settings), metrics)
+
+    async def close(self) -> None:
+        for task in self._preparing:
+            task.cancel()
+        await asyncio.gather(*self._preparing, return_exceptions=True)
+        if self._judge is not None:
+            await self._judge.close()
 
     def check(self, request: RunRequest) -> None:
         """What can be said without waiting for anything, before the task is claimed or passed on.
 
-        Raises InvalidOptions for a request that asks for less than is set, PromptRefused.
+        Raises InvalidOptions for a request that asks for less than is set, or for what this server cannot do;
+        PromptRefused.
         """
-        modes_of(self._settings, request.safety)
+        modes = modes_of(self._settings, request.safety)
+        if (
+            modes.images is not Mode.OFF
+            and not self._is_front
+            and not self._settings.safety_image_classifiers
+        ):
+            raise InvalidOptions(
+                'Option "safety.images": this server has nothing that could look at pictures. '
+                "AGENT_SAFETY_IMAGE_CLASSIFIERS names it.",
+                option="safety.images",
+            )
 
-    async def admit(self, live: LiveTask, request: RunRequest) -> RunRequest:  # noqa: ARG002
+    async def admit(self, live: LiveTask, request: RunRequest) -> RunRequest:
         """Review the prompt; returns the request as it is to be run. Raises PromptRefused, ClassifierUnavailable."""
+        modes = modes_of(self._settings, request.safety)
+        if modes.images is Mode.ENFORCE:
+            live.shows_previews = False
+            self.hidden.begin(live.id)
+        if modes.images is not Mode.OFF and self._judge is not None:
+            preparing = asyncio.create_task(self._judge.prepare())  # while the engine is at work
+            self._preparing.add(preparing)
+            preparing.add_done_callback(self._preparing.discard)
         return request
 
-    async def review(
-        self,
-        live: LiveTask,  # noqa: ARG002
-        request: RunRequest,  # noqa: ARG002
-        collected: list[Collected],
-    ) -> list[Collected]:
-        """Review what an attempt has made; returns what may be shown.
+    def release(self, live: LiveTask) -> None:
+        """The task is over, or no longer ours."""
+        self.hidden.end(live.id)
 
-        Raises FailedImage, UnsafeImage, ClassifierUnavailable.
+    async def review(
+        self, live: LiveTask, request: RunRequest, collected: list[Collected], *, has_time: bool
+    ) -> list[Collected]:
+        """Review what an attempt has made; returns what may be shown. `has_time`: for another attempt.
+
+        Raises MadeAgain, FailedImage, UnsafeImage, ClassifierUnavailable.
         """
-        return collected
+        modes = modes_of(self._settings, request.safety)
+        if modes.failed_images is Mode.OFF and modes.images is Mode.OFF:
+            return collected
+        began = time.monotonic()
+        try:
+            return await self._review(live, request, collected, modes, has_time=has_time)
+        finally:
+            live.add_timing("review", time.monotonic() - began)
+
+    async def _review(
+        self,
+        live: LiveTask,
+        request: RunRequest,
+        collected: list[Collected],
+        modes: Modes,
+        *,
+        has_time: bool,
+    ) -> list[Collected]:
+        from agent.safety import act  # noqa: PLC0415 - only who asks for it pays for it
+        from agent.safety.judge import Judge  # noqa: PLC0415
+
+        if self._judge is None:  # only the request asks for it
+            self._judge = Judge(self._settings, (), self._metrics)
+        judge = self._judge
+        judgements = await asyncio.gather(
+            *(
+                judge.judge(
+                    item.data,
+                    item.output.media_type,
+                    failed=modes.failed_images is not Mode.OFF,
+                    classified=modes.images is not Mode.OFF,
+                )
+                for item in collected
+            )
+        )
+        may_remake = (
+            has_time and live.record.remakes < self._settings.safety_retries and has_seeds(request.workflow)
+        )
+        found = [(item.output, judgement) for item, judgement in zip(collected, judgements, strict=True)]
+        what = act.decide(self._settings, modes, found, may_remake=may_remake)
+        self.note(live, what.verdicts)
+        if what.error is not None:
+            if modes.images is Mode.ENFORCE:
+                await self._discard(item for item in collected)
+            if what.is_remade:
+                raise MadeAgain(what.error)
+            raise what.error
+        live.update(warnings=[*live.record.warnings, *what.warnings])
+        if not what.blurred:
+            return collected
+        shown = await act.blur(collected, what.blurred)
+        await self._discard(item for item in collected if item.output.index in what.blurred)
+        return shown
+
+    def note(self, live: LiveTask, verdicts: Iterable[Verdict]) -> None:
+        """Keep verdicts in the record of the attempt, count them, and log those that found something."""
+        found = list(verdicts)
+        live.add_verdicts(found)
+        for verdict in found:
+            self._metrics.safety_verdict(verdict.step, verdict.action.value)
+            if verdict.action is not Action.PASS:
+                log.warning(
+                    "safety.found",
+                    step=verdict.step,
+                    category=verdict.category,
+                    score=verdict.score,
+                    action=verdict.action.value,
+                    node_id=verdict.node_id,
+                )
+
+    async def _discard(self, items: Iterable[Collected]) -> None:
+        """Have the engine's own files of these outputs removed, and never shown while they are there."""
+        files = [
+            FileRef(item.output.filename, item.output.subfolder, item.output.type)
+            for item in items
+            if item.output.type != "websocket"
+        ]
+        self.hidden.add(files)
+        left = await self._cleaner.discard(files) if self._cleaner is not None else files
+        if left:
+            log.warning("safety.file_left", files=len(left), note="the engine's folders are not known")
+
+
+def _reviews_pictures(settings: Settings) -> bool:
+    return settings.safety_images is not Mode.OFF or settings.safety_failed_images is not Mode.OFF

@@ -39,9 +39,9 @@ class Decision(StrEnum):
 
 
 def decide(stored: Stored, workflow_digest: str, max_attempts: int) -> Decision:
-    """Decide for a delivery of this workflow. `max_attempts` counts the attempts in the record."""
+    """Decide for a delivery of this workflow. `max_attempts` counts the tries in the record."""
     record = stored.record
-    attempts_remain = len(record.attempts) < max_attempts
+    attempts_remain = record.tries < max_attempts
     if record.state.is_final and not record.workflow_digest:
         return Decision.RUN  # a request was refused under this id before its workflow could be read
     if record.workflow_digest != workflow_digest:

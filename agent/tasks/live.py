@@ -57,6 +57,10 @@ class LiveTask:
         self.outputs: list[bytes | None] = []
         #: The latest picture of what is being made.
         self.preview: bytes | None = None
+        #: Whether there may be one. Nobody reviews previews, so there are none where pictures must be reviewed.
+        self.shows_previews = True
+        #: Warnings of every attempt, of what is the same for all: its prompt.
+        self.lasting_warnings: list[dict[str, Any]] = []
         self._previewed_at = -PREVIEW_PAUSE
         self.verdict: AgentError | None = None
         self.work: asyncio.Task[None] | None = None
@@ -129,7 +133,7 @@ class LiveTask:
     def show_preview(self, data: bytes) -> None:
         """A picture of what is being made. Most of those that come quickly are left out, and so are large ones."""
         now = time.monotonic()
-        if len(data) <= LARGEST_PREVIEW and now - self._previewed_at >= PREVIEW_PAUSE:
+        if self.shows_previews and len(data) <= LARGEST_PREVIEW and now - self._previewed_at >= PREVIEW_PAUSE:
             self.preview, self._previewed_at = data, now
             self.update(preview=self._base.preview + 1)
 

@@ -87,6 +87,8 @@ class Attempt(Frozen):
     ended_at: float | None = None
     outcome: Outcome | None = None
     error: dict[str, Any] | None = None
+    #: Its pictures were refused, and another attempt made them with new seeds: it does not count as a try.
+    remade: bool = False
     #: What the review found, in the order in which it looked.
     verdicts: list[Verdict] = Field(default_factory=list)
 
@@ -159,6 +161,16 @@ class TaskRecord(Frozen):
     def attempt(self) -> int:
         """Number of the latest attempt; 0 before the first."""
         return self.attempts[-1].number if self.attempts else 0
+
+    @property
+    def tries(self) -> int:
+        """The attempts that count towards AGENT_MAX_ATTEMPTS."""
+        return sum(not attempt.remade for attempt in self.attempts)
+
+    @property
+    def remakes(self) -> int:
+        """How often its pictures were made again with new seeds."""
+        return len(self.attempts) - self.tries
 
     @computed_field  # type: ignore[prop-decorator] # the order that pydantic asks for
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ BASE = Path("/c")
 )
 def test_flags_move_folders(args: str, expected: tuple[str | None, str, str]) -> None:
     output, temp, uploads = expected
-    assert find_folders(BASE, args, Path("/w")) == Folders(output and Path(output), Path(temp), Path(uploads))
+    found = find_folders(BASE, args, Path("/w"))
+    assert found is not None
+    assert replace(found, chosen_output=None) == Folders(output and Path(output), Path(temp), Path(uploads))
 
 
 def test_outputs_in_a_folder_of_the_operators_choice_are_none_of_ours() -> None:

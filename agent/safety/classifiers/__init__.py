@@ -1,0 +1,1 @@
+"""What gives pictures or texts labels with scores: services of others, and models that the operator brings."""

@@ -1,0 +1,154 @@
+"""Judges pictures, of tasks and of folders alike: what is found of each, whatever comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import structlog
+
+from agent.metrics import Metrics
+from agent.safety.classifiers.classifier import Classifier, ClassifierDown, Label, ask
+from agent.safety.settings import SafetySettings
+from agent.safety.thresholds import threshold_of
+from agent.safety.verdict import NOTHING
+
+log = structlog.get_logger(__name__)
+
+#: Names the check for failed pictures in verdicts and metrics.
+FAILED_IMAGE = "failed-image"
+
+#: Pictures of all tasks that are decoded at the same time: each takes three bytes a pixel and more.
+PARALLEL_LOOKS = 2
+
+#: Pictures of all tasks that a classifier is asked about at the same time.
+PARALLEL_QUESTIONS = 4
+
+#: Files that hold no picture, by the beginning of their media type.
+NO_PICTURES = ("audio/", "text/plain", "text/csv")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one step found of one picture; category "none": nothing. `score` is then that of the nearest miss."""
+
+    step: str
+    category: str = NOTHING
+    score: float = 0.0
+    ms: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.category != NOTHING
+
+
+@dataclass(slots=True)
+class Judgement:
+    """All that was found of one file. `is_unseen`: nothing can look at it. `down`: classifiers that gave no answer, and
+    why."""
+
+    failed: Finding | None = None
+    seen: list[Finding] = field(default_factory=list)
+    down: dict[str, str] = field(default_factory=dict)
+    is_unseen: bool = False
+
+    @property
+    def unsafe(self) -> list[Finding]:
+        """What classifiers found that may not be shown."""
+        return [finding for finding in self.seen if finding]
+
+
+class Judge:
+    """Looks at pictures. Calls may run at the same time."""
+
+    def __init__(
+        self, settings: SafetySettings, classifiers: Sequence[Classifier], metrics: Metrics | None = None
+    ) -> None:
+        self._settings, self.classifiers, self._metrics = settings, tuple(classifiers), metrics
+        self._looks = asyncio.Semaphore(PARALLEL_LOOKS)
+        self._questions = asyncio.Semaphore(PARALLEL_QUESTIONS)
+
+    async def prepare(self) -> None:
+        """Have every classifier get ready. One that cannot says so when it is asked."""
+        await asyncio.gather(*(c.prepare() for c in self.classifiers), return_exceptions=True)
+
+    async def close(self) -> None:
+        for classifier in self.classifiers:
+            await classifier.close()
+
+    async def judge(self, data: bytes, media_type: str, *, failed: bool, classified: bool) -> Judgement:
+        """`failed`, `classified`: what is to be found out."""
+        from agent.safety.failed_images import Limits  # noqa: PLC0415 - Pillow
+        from agent.safety.look import look_at  # noqa: PLC0415
+        from agent.safety.picture import Unreadable  # noqa: PLC0415
+
+        s = self._settings
+        limits = Limits(s.safety_black_level, s.safety_flat_range, s.safety_noise_score) if failed else None
+        found = Judgement()
+        try:
+            async with self._looks:
+                look = await asyncio.to_thread(look_at, data, limits, wants_views=classified)
+        except Unreadable:
+            found.is_unseen = not media_type.startswith(NO_PICTURES)
+            return found
+        if failed:
+            failure = look.failure
+            found.failed = (
+                Finding(FAILED_IMAGE, failure.category, round(failure.score, 4), look.ms)
+                if failure
+                else Finding(FAILED_IMAGE, ms=look.ms)
+            )
+            self._observe(FAILED_IMAGE, look.ms)
+        if classified:
+            for answer in await asyncio.gather(*(self._classify(c, look.views) for c in self.classifiers)):
+                if isinstance(answer, Finding):
+                    found.seen.append(answer)
+                else:
+                    found.down[answer[0]] = answer[1]
+        return found
+
+    async def _classify(self, classifier: Classifier, views: Sequence[Any]) -> Finding | tuple[str, str]:
+        """The worst of all views, or the classifier's name and why it gave no answer."""
+        began = time.perf_counter()
+        labels: list[Label] = []
+        try:
+            for view in views:
+                async with self._questions:
+                    labels += await ask(
+                        partial(classifier.classify, view), self._settings.safety_classifier_seconds
+                    )
+        except ClassifierDown as down:
+            log.warning("safety.classifier_down", step=classifier.step, reason=down.reason)
+            if self._metrics is not None:
+                self._metrics.classifier_failed(classifier.step)
+            return classifier.step, down.reason
+        except Exception:
+            log.exception("safety.classifier_crashed", step=classifier.step)
+            if self._metrics is not None:
+                self._metrics.classifier_failed(classifier.step)
+            return classifier.step, "it failed in a way that nobody foresaw"
+        ms = round((time.perf_counter() - began) * 1000, 1)
+        self._observe(classifier.step, ms)
+        return _worst(classifier, labels, ms)
+
+    def _observe(self, step: str, ms: float) -> None:
+        if self._metrics is not None:
+            self._metrics.safety_step(step, ms / 1000)
+
+
+def _worst(classifier: Classifier, labels: Sequence[Label], ms: float) -> Finding:
+    """The label that is furthest above its threshold; none above: the one with the highest score that has one."""
+    judged = [
+        (label, threshold)
+        for label in labels
+        if (threshold := threshold_of(classifier.thresholds, (label.category, label.group))) is not None
+    ]
+    above = [(label, threshold) for label, threshold in judged if label.score >= threshold]
+    if above:
+        label, _ = max(above, key=lambda pair: pair[0].score - pair[1])
+        return Finding(classifier.step, label.category, round(min(label.score, 1.0), 4), ms)
+    nearest = max((label.score for label, _ in judged), default=0.0)
+    return Finding(classifier.step, score=round(max(0.0, min(nearest, 1.0)), 4), ms=ms)
