@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.blocks import Block, blocks_of
 from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -51,3 +52,12 @@ def private_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def blocks(request: pytest.FixtureRequest) -> Iterator[list[Block]]:
+    """Those that the test has promised with `@executes`, in the page's order. It must take each of them."""
+    page, languages = request.node.get_closest_marker("executes").args
+    found = [block for block in blocks_of(page) if block.language in languages]
+    yield found
+    assert [str(block) for block in found if not block.is_taken] == []

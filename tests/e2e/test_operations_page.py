@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import yaml
 
 from agent.metrics_table import TABLE, Metric
+from agent.settings import Settings
+from tests.e2e.blocks import Block, executes
+from tests.e2e.shell import Shell, serving
+from tests.ports import free_port, wait_until_ready
+from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/operations.md"
@@ -53,3 +60,36 @@ def test_page_lists_what_the_doctor_looks_at() -> None:
     code = "".join(path.read_text() for path in (ROOT / "agent/doctor").glob("*.py"))
     used = set(re.findall(r"\b(?:ok|advice|problem)\(\s*\"([a-z ]+)\"", code)) | {"object store"}
     assert listed == used
+
+
+@executes("docs/operations.md", "bash")
+def test_operations_page(blocks: list[Block], shell: Shell, redis_server: RedisServer) -> None:
+    *doctor, several = blocks
+    with serving(shell):
+        for block in doctor:
+            shell.run(block)
+
+    ports = {port: str(free_port()) for port in ("9000", "9010", "9011", "9020", "9021")}
+    shell.instead = ports | {"redis://localhost:6379": redis_server.url}
+    shell.environment["AGENT_REDIS_PREFIX"] = f"{shell.folder}:"
+    agents = [f"http://127.0.0.1:{ports[port]}" for port in ("9000", "9010", "9020")]
+    with shell.running(several):
+        for url in agents:
+            wait_until_ready(url)
+        graph = (ROOT / "workflows/text-to-image.json").read_bytes()
+        urlopen(Request(f"{agents[0]}/api/run", graph, {"task-id": "shared"})).close()
+        for url in agents:
+            with urlopen(f"{url}/api/tasks/shared") as answer:
+                assert json.load(answer)["state"] == "succeeded", "each answers for the tasks of all"
+
+
+@executes("docs/operations.md", "yaml")
+def test_scrape_on_the_operations_page_is_of_what_the_agent_serves(blocks: list[Block]) -> None:
+    (block,) = blocks
+    (job,) = yaml.safe_load(block.take())["scrape_configs"]
+    # Prometheus asks for /metrics with `Authorization: Bearer KEY` unless told otherwise.
+    assert set(job) == {"job_name", "authorization", "static_configs"}
+    assert set(job["authorization"]) == {"credentials_file"}
+    port = Settings.model_fields["port"].default
+    for group in job["static_configs"]:
+        assert all(target.endswith(f":{port}") for target in group["targets"])

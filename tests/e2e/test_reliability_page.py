@@ -7,6 +7,9 @@ import re
 from functools import cache
 from pathlib import Path
 
+from tests.e2e.blocks import Block, executes
+from tests.e2e.shell import Shell
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/reliability.md"
 PROOF = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
@@ -42,3 +45,10 @@ def test_every_reliability_test_is_in_the_table() -> None:
     for path in (ROOT / "tests/integration/reliability").glob("test_*.py"):
         missing = {name for name in names_in(path) if name.startswith("test_")} - named
         assert not missing, f"{path.name}: {sorted(missing)}"
+
+
+@executes("docs/reliability.md", "bash")
+def test_soak_test_runs_as_the_page_says(blocks: list[Block], shell: Shell) -> None:
+    (soak,) = blocks
+    shell.environment["SOAK_TASKS"] = "4"
+    assert '"tasks": 4' in shell.run(soak, seconds=200)

@@ -19,7 +19,7 @@ from agent.client import AgentClient
 from tests.integration.cli.conftest import SECONDS, Command, answers, until
 from tests.ports import free_port
 from tests.redis_server import RedisServer
-from tests.unit.deploy.documents import ROOT, functions, load
+from tests.unit.deploy.files import ROOT, functions, load
 
 #: What Function Compute sets in every container with a role.
 PLATFORM = {

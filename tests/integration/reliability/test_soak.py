@@ -299,7 +299,7 @@ async def fleet_of(folder: Path) -> AsyncIterator[Fleet]:
 
 async def warm_up(fleet: Fleet) -> None:
     """Let each agent import, connect and fill what it keeps, before its memory is looked at."""
-    for number, agent in enumerate(fleet.agents * 15):
+    for number, agent in enumerate(fleet.agents * min(15, TASKS)):
         plan = Plan(9000 + number, "sync", (0,), number + 1, (8, 8), 1, is_cancelled=False)
         check_result(plan, (await agent.run(plan.graph, plan.id)).json)
 

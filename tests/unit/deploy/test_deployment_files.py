@@ -15,7 +15,8 @@ import pytest
 from agent.provision.manifest import load_manifest
 from agent.settings import load_settings
 from tests.ports import free_port
-from tests.unit.deploy.documents import KNOWN_VARIABLES, ROOT, ROUTES, default_of, load, schema
+from tests.unit.deploy.documents import KNOWN_VARIABLES, ROUTES, default_of
+from tests.unit.deploy.files import ROOT, load, schema
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 STAGES = re.findall(r"^FROM (\S+) AS (\w+)$", DOCKERFILE, re.MULTILINE)

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from agent.settings import load_settings
-from tests.unit.deploy.documents import KNOWN_VARIABLES, ROOT, ROUTES, default_of, functions, load, schema
+from tests.unit.deploy.documents import KNOWN_VARIABLES, ROUTES, default_of
+from tests.unit.deploy.files import ROOT, functions, load, schema
 
 ENGINE, FRONT = "engine", "front"
 FUNCTIONS = pytest.mark.parametrize("name", [ENGINE, FRONT])
