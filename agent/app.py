@@ -14,6 +14,7 @@ from aiohttp import web
 
 from agent import __version__
 from agent.api import (
+    facades,
     health,
     hooks,
     metrics,
@@ -32,10 +33,12 @@ from agent.api.keys import (
     DEVICE_MEMORY,
     ENGINE,
     EXPOSITION,
+    FACADES,
     FREEZES,
     INVENTORY,
     LIBRARY,
     METRICS,
+    MODELS,
     NOTIFIER,
     PARKING,
     PARSING,
@@ -74,6 +77,7 @@ from comfyui.engine import Engine, EngineState
 from comfyui.feed import Feed
 
 if TYPE_CHECKING:
+    from agent.api.facades.models import ModelTable
     from agent.exposition import Exposition
     from agent.library.library import Library
 
@@ -116,11 +120,14 @@ def build_app(settings: Settings) -> web.Application:
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.add_routes(pages.ROUTES)
     app.add_routes(passing.routes(settings.pass_through))
+    app[FACADES] = facades.chosen(settings.facades)
+    app.add_routes(route for facade in app[FACADES] for route in facade.definitions())
     app.on_response_prepare.append(middleware.keep_quiet)
     app.on_response_prepare.append(middleware.show_to_page)
     app.on_response_prepare.append(run.tell_platform)
     opener: Callable[[], Library] = cache(partial(_open_library, settings))
     app[LIBRARY] = opener
+    app[MODELS] = _open_models(settings)
     app[PARKING] = Parking(app[BOARD].store, app[BOARD].objects, max_bytes=settings.max_body_bytes)
     app.cleanup_ctx.append(_open_traces)
     app.cleanup_ctx.append(_watch_freezes)
@@ -133,6 +140,20 @@ def _open_library(settings: Settings) -> Library:
     from agent.library.library import SHIPPED, Library  # noqa: PLC0415 - YAML and all; see LIBRARY
 
     return Library([SHIPPED, *([Path(settings.workflows_dir)] if settings.workflows_dir else [])])
+
+
+def _open_models(settings: Settings) -> Callable[[], ModelTable]:
+    """What opens the table of models; the operator's own file is read at once, so that he hears of what is wrong."""
+
+    def read() -> ModelTable:
+        from agent.api.facades.models import read_models  # noqa: PLC0415 - YAML; see MODELS
+
+        return read_models(settings.models)
+
+    opener = cache(read)
+    if settings.models is not None and settings.facades:
+        opener()
+    return opener
 
 
 def _open_exposition(settings: Settings, metrics: Metrics) -> Exposition:

@@ -229,6 +229,16 @@ class InvalidParameter(AgentError):
     status = 422
 
 
+class ModelNotFound(AgentError):
+    """No model has this name. The built-in table (docs/compatibility.md) and AGENT_MODELS say which there are."""
+
+    status = 404
+
+
+class InvalidModel(AgentError):
+    """The table of models leads to a workflow that does not fit what is asked of it. AGENT_MODELS may name another."""
+
+
 class InvalidManifest(AgentError):
     """The manifest of this workflow is wrong, so it cannot be run. `comfyui-agent workflow check` says where."""
 

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agent.safety.settings import SafetySettings
 from agent.settings_errors import say_wrong
+from agent.settings_facades import FacadeSettings
 from agent.settings_types import HttpUrl, WordList, split_words
 from agent.webhooks.signing import read_secret
 from comfyui.routes import HARMLESS
@@ -427,7 +428,7 @@ class CoreSettings(BaseSettings):
         return self.max_answer_bytes
 
 
-class Settings(SafetySettings, CoreSettings):
+class Settings(FacadeSettings, SafetySettings, CoreSettings):
     """Every setting. The subjects with settings of their own are further bases; in the documents they come after the
     service's, in the order from right to left."""
 

@@ -72,6 +72,7 @@ GROUPS = {
         "object_store_timeout_seconds",
         "signed_url_seconds",
     ),
+    "Other image APIs": ("facades", "keyless_facades", "models", "early_answer_seconds"),
     "Limits of inputs": ("fetch_timeout_seconds", "max_body_bytes", "max_input_bytes", "max_input_pixels"),
     "Logs and traces": ("log_level", "log_format", "traces_endpoint"),
     "More": (),

@@ -24,6 +24,8 @@ from agent.webhooks.notifier import Notifier
 from comfyui.engine import Engine
 
 if TYPE_CHECKING:
+    from agent.api.facades import Facade
+    from agent.api.facades.models import ModelTable
     from agent.exposition import Exposition
     from agent.library.library import Library
 
@@ -50,5 +52,9 @@ INVENTORY = web.AppKey("inventory", Inventory)
 #: Opens the named workflows at its first call, in a thread: reading them needs modules that the start does without.
 LIBRARY: web.AppKey[Callable[[], Library]] = web.AppKey("library", Callable)  # type: ignore[arg-type]
 SAFETY = web.AppKey("safety", Safety)
+#: The other APIs whose routes are answered.
+FACADES: web.AppKey[tuple[Facade, ...]] = web.AppKey("facades", tuple)
+#: Opens the table of their models at its first call, in a thread.
+MODELS: web.AppKey[Callable[[], ModelTable]] = web.AppKey("models", Callable)  # type: ignore[arg-type]
 #: The way to ComfyUI's own routes.
 PASSAGE = web.AppKey("passage", Passage)

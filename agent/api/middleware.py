@@ -13,6 +13,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from agent.api import pages
+from agent.api.facades import facade_of, is_keyless
 from agent.api.hooks import HOOK_PATHS
 from agent.api.keys import API_KEYS, FREEZES, METRICS, SETTINGS, TRACES
 from agent.api.render import ErrorResponse, error_response
@@ -110,7 +111,7 @@ async def count_request(request: web.Request, handler: Handler) -> web.StreamRes
             request.method,
             _route_of(request),
             response.status if response is not None else CALLER_LEFT,
-            code=response.code if isinstance(response, ErrorResponse) else None,
+            code=getattr(response, "code", None) or None,
             read=request.content.total_bytes,
             sent=_body_bytes(response),
         )
@@ -130,32 +131,39 @@ async def render_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except AgentError as error:
-        return error_response(error)
+        return _say(request, error)
     except web.HTTPMethodNotAllowed as exc:
         allowed = ", ".join(sorted(exc.allowed_methods))
-        response = error_response(
-            MethodNotAllowed(f"{request.method} is not for this route; it takes {allowed}.")
+        response = _say(
+            request, MethodNotAllowed(f"{request.method} is not for this route; it takes {allowed}.")
         )
         response.headers["Allow"] = allowed
         return response
     except web.HTTPNotFound:
-        return error_response(NotFound())
+        return _say(request, NotFound())
     except web.HTTPRequestEntityTooLarge:
-        return error_response(BodyTooLarge())
+        return _say(request, BodyTooLarge())
     except web.HTTPException as exc:
-        return error_response(InvalidRequest(exc.reason) if exc.status < 500 else InternalError())
+        return _say(request, InvalidRequest(exc.reason) if exc.status < 500 else InternalError())
     except ConnectionError:
         raise  # the caller is gone
     except Exception:
         log.exception("request.crashed", method=request.method, path=request.path)
-        return error_response(InternalError())
+        return _say(request, InternalError())
+
+
+def _say(request: web.Request, error: AgentError) -> ErrorResponse:
+    """The error in the form of the API that the request speaks."""
+    facade = facade_of(request)
+    return error_response(error) if facade is None else facade.render_error(error)
 
 
 @web.middleware
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Where keys are configured, a request needs one. Both headers count: the platform uses Authorization too."""
     keys = request.app[API_KEYS]
-    if keys and request.path not in OPEN_PATHS and not pages.is_open(request.path):
+    is_open = request.path in OPEN_PATHS or pages.is_open(request.path) or is_keyless(request)
+    if keys and not is_open:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = [request.headers.get("X-Api-Key", ""), token if scheme.lower() == "bearer" else ""]
         matches = [
@@ -180,11 +188,13 @@ async def check_origin(request: web.Request, handler: Handler) -> web.StreamResp
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         if not _is_allowed_page(request):
             return await handler(request)
+        # Clients of other APIs send headers of their own, which mean nothing here.
+        asked = request.headers.get("Access-Control-Request-Headers") if facade_of(request) else None
         return web.Response(
             status=204,
             headers={
                 "Access-Control-Allow-Methods": "GET, POST, DELETE",
-                "Access-Control-Allow-Headers": ", ".join(PAGE_HEADERS),
+                "Access-Control-Allow-Headers": asked or ", ".join(PAGE_HEADERS),
                 "Access-Control-Max-Age": "600",
             },
         )

@@ -82,9 +82,9 @@ async def picture_response(
     return web.Response(body=found, content_type=wanted, headers=headers)
 
 
-def convert(data: bytes, kind: str) -> bytes:
+def convert(data: bytes, kind: str, quality: int | None = None) -> bytes:
     """The picture in another format; of an animation its first frame. Where the format has no transparency, what is
-    transparent becomes white. Takes a while."""
+    transparent becomes white. `quality` is that of the lossy formats, 0 to 100. Takes a while."""
     from PIL import Image  # noqa: PLC0415 - keeps the start of the process light
 
     with Image.open(io.BytesIO(data)) as picture:
@@ -99,7 +99,10 @@ def convert(data: bytes, kind: str) -> bytes:
         elif picture.mode not in ("RGB", "RGBA"):
             shown = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
         out = io.BytesIO()
-        shown.save(out, kind, icc_profile=profile, **ENCODING[kind])
+        encoding = ENCODING[kind]
+        if quality is not None and "quality" in encoding:
+            encoding = {**encoding, "quality": quality}
+        shown.save(out, kind, icc_profile=profile, **encoding)
     return out.getvalue()
 
 

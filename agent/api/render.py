@@ -30,7 +30,7 @@ class ErrorResponse(web.Response):
     code = ""
 
 
-def error_response(error: AgentError, task_id: str | None = None) -> web.Response:
+def error_response(error: AgentError, task_id: str | None = None) -> ErrorResponse:
     """The one form of every error answer."""
     task_id = task_id or error.task_id or error.facts.get("task_id")
     headers = {"task-id": task_id} if task_id else {}

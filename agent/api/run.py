@@ -10,6 +10,7 @@ from aiohttp import web
 
 from agent.admission import RunRequest, new_task_id
 from agent.api.endpoint import TASK_ID_HEADER, TASK_ID_SCHEMA, Answer, Endpoint, Parameter
+from agent.api.facades import facade_of
 from agent.api.keys import BOARD, RUNNER, SETTINGS
 from agent.api.models import Accepted, NodeResult, RunBody
 from agent.api.parse import check_task_id, find_task_id, read_run_request
@@ -115,8 +116,10 @@ async def _refuse(
 
 async def tell_platform(request: web.Request, response: web.StreamResponse) -> None:
     """Say of a run that was refused before it came here (no key, a foreign page) that it need not come again. It is
-    not written under its task-id: whoever has no key shall write nothing."""
-    if RUN_PATH.fullmatch(request.path) and response.status >= 400 and request.app[SETTINGS].behind_gateway:
+    not written under its task-id: whoever has no key shall write nothing. Failures of facades need not come again
+    either: nobody could read the answer of a later delivery."""
+    is_run = RUN_PATH.fullmatch(request.path) or facade_of(request) is not None
+    if is_run and response.status >= 400 and request.app[SETTINGS].behind_gateway:
         response.headers.setdefault("x-fc-status", DELIVERED["x-fc-status"])
 
 

@@ -169,7 +169,7 @@ def _from_json(named: NamedWorkflow, body: bytes, max_nodes: int, *, wants_pictu
     if not isinstance(parameters, dict):
         raise InvalidOptions('"parameters" is an object of values by name.', option="parameters")
     _refuse_values_beside(named, data)
-    return _build(named, parameters, data, max_nodes, wants_picture=wants_picture)
+    return build_run(named, parameters, data, max_nodes, wants_picture=wants_picture)
 
 
 def _refuse_values_beside(named: NamedWorkflow, beside: dict[str, Any]) -> None:
@@ -205,7 +205,7 @@ def _from_form(
             options[key] = _option(value)
         elif (meant := _meant(named, name, value)) is not None:
             parameters[name] = meant
-    return _build(named, parameters, options, max_nodes, wants_picture=wants_picture)
+    return build_run(named, parameters, options, max_nodes, wants_picture=wants_picture)
 
 
 def _meant(named: NamedWorkflow, name: str, value: str | File) -> Any:
@@ -237,7 +237,7 @@ def _option(value: str | File) -> Any:
         return text
 
 
-def _build(
+def build_run(
     named: NamedWorkflow,
     parameters: dict[str, Any],
     options: dict[str, Any],
@@ -245,6 +245,7 @@ def _build(
     *,
     wants_picture: bool,
 ) -> RunRequest:
+    """A run of the workflow with these values. Raises InvalidParameter, InvalidOptions, WorkflowTooLarge."""
     from agent.library.values import fill  # noqa: PLC0415
 
     check_options(CallerOptions, options)

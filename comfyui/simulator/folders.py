@@ -12,7 +12,9 @@ from pathlib import Path
 
 BUILT_IN_MODELS: dict[str, tuple[str, ...]] = {
     "checkpoints": (
+        "DreamShaper8_LCM.safetensors",
         "flux1-dev-fp8.safetensors",
+        "flux1-schnell-fp8.safetensors",
         "sd_xl_base_1.0.safetensors",
         "v1-5-pruned-emaonly.safetensors",
     ),

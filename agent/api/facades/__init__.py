@@ -1,0 +1,97 @@
+"""Other image APIs, whose callers change nothing but the base URL: each a thin adapter onto named workflows.
+
+A facade maps the parameters of its API to those of a named workflow (models.py, request.py), runs it as any other task
+(answering.py), and maps results and errors back. docs/compatibility.md says of each parameter what becomes of it.
+
+Only this table is read at the start; the module of a facade is imported at the first request for one of its routes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from agent.api.keys import FACADES, SETTINGS
+from agent.api.parse import invite_body
+from agent.settings_facades import FacadeName
+
+if TYPE_CHECKING:
+    from agent.api.endpoint import Handler
+    from agent.api.render import ErrorResponse
+    from agent.errors import AgentError
+
+
+@dataclass(frozen=True, slots=True)
+class Facade:
+    """One API. `module` lies in this package and has the handlers that `routes` names (method, path, function), and
+    `render_error`, which gives an error the form of that API. `paths` matches every path that belongs to the API, also
+    those that it has no route for."""
+
+    name: FacadeName
+    module: str
+    paths: re.Pattern[str]
+    routes: tuple[tuple[str, str, str], ...]
+
+    def definitions(self) -> list[web.RouteDef]:
+        return [
+            web.route(method, path, self._handler(function), expect_handler=invite_body)
+            for method, path, function in self.routes
+        ]
+
+    def render_error(self, error: AgentError, task_id: str | None = None) -> ErrorResponse:
+        """The answer that says this error as the API would."""
+        response: ErrorResponse = self._load("render_error")(error, task_id)  # type: ignore[operator]
+        return response
+
+    def _handler(self, function: str) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            response: web.StreamResponse = await self._load(function)(request)  # type: ignore[operator]
+            return response
+
+        return handle
+
+    def _load(self, function: str) -> object:
+        return getattr(import_module(f"{__name__}.{self.module}"), function)
+
+
+ALL = (
+    Facade(
+        FacadeName.CLOUDFLARE,
+        "cloudflare",
+        re.compile(r"/client/v4(/.*)?"),
+        (("POST", "/client/v4/accounts/{account}/ai/run/{model:.+}", "run"),),
+    ),
+    Facade(
+        FacadeName.OPENAI,
+        "openai",
+        re.compile(r"/v1(/.*)?"),
+        (
+            ("POST", "/v1/images/generations", "generate"),
+            ("POST", "/v1/images/edits", "edit"),
+            ("POST", "/v1/images/variations", "vary"),
+            ("GET", "/v1/models", "list_models"),
+            ("GET", "/v1/models/{model:.+}", "show_model"),
+        ),
+    ),
+)
+
+
+def chosen(names: Iterable[FacadeName]) -> tuple[Facade, ...]:
+    """The facades of these names."""
+    return tuple(facade for facade in ALL if facade.name in names)
+
+
+def facade_of(request: web.Request) -> Facade | None:
+    """The open facade whose API the request speaks."""
+    return next((f for f in request.app[FACADES] if f.paths.fullmatch(request.path)), None)
+
+
+def is_keyless(request: web.Request) -> bool:
+    """Whether the operator lets everybody use the facade that is asked."""
+    keyless = request.app[SETTINGS].keyless_facades
+    return bool(keyless) and (facade := facade_of(request)) is not None and facade.name in keyless

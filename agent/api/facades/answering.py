@@ -1,0 +1,136 @@
+"""Runs the tasks of a facade's request, and answers early where a gateway in between would give up."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from agent.admission import new_task_id
+from agent.api.facades import facade_of
+from agent.api.facades.request import Prepared
+from agent.api.keys import RUNNER, SETTINGS
+from agent.api.parse import check_task_id, find_task_id
+from agent.api.render import ErrorResponse, error_response
+from agent.api.slow import SlowReader, cut_off, reading_limit
+from agent.errors import (
+    AgentError,
+    InternalError,
+    InvalidModel,
+    InvalidWorkflow,
+    NodeNotAllowed,
+    UnknownNodeClass,
+    WorkflowRejected,
+    WorkflowTooLarge,
+)
+from agent.service import Delivery, Forwarded, Show
+
+log = structlog.get_logger(__name__)
+
+
+#: Errors that are the fault of the workflow, and so of the table of models.
+OF_WORKFLOWS = (InvalidWorkflow, NodeNotAllowed, UnknownNodeClass, WorkflowRejected, WorkflowTooLarge)
+
+
+class EarlyAnswer(web.StreamResponse):
+    """An answer that began before its result was there. `code`: that of the error that it ends with."""
+
+    code: str | None = None
+
+
+def name_tasks(request: web.Request) -> str | None:
+    """How the caller names what he asks for: by `task-id`, or by the `Idempotency-Key` of other APIs, so that what he
+    sends again does not run again. Raises InvalidTaskId."""
+    task_id = find_task_id(request)
+    key = request.headers.get("Idempotency-Key")
+    if task_id is None and key:
+        digest = hashlib.sha256(f"{request.path} {key}".encode(errors="surrogateescape"))
+        return f"key-{digest.hexdigest()[:40]}"
+    return task_id
+
+
+async def run_tasks(
+    request: web.Request, wanted: Sequence[Prepared], *, show: Show | None = None
+) -> list[Delivery | Forwarded]:
+    """Run one task for each, all at once, and wait. The first that fails ends the others. Raises its error."""
+    runner = request.app[RUNNER]
+    name, ids = name_tasks(request), [new_task_id() for _ in wanted]
+    if name is not None:
+        ids = [name] if len(ids) == 1 else [check_task_id(f"{name}-{n}") for n in range(1, len(ids) + 1)]
+    try:
+        async with asyncio.TaskGroup() as group:
+            runs = [
+                group.create_task(runner.run(prepared.run, task_id, is_named=name is not None, show=show))
+                for prepared, task_id in zip(wanted, ids, strict=True)
+            ]
+    except ExceptionGroup as failures:
+        raise blame(failures.exceptions[0]) from None
+    return [run.result() for run in runs]
+
+
+def blame(error: Exception) -> Exception:
+    """The error as the caller of a model shall see it: he did not choose the workflow that was refused."""
+    return InvalidModel(f"The workflow of this model: {error}") if isinstance(error, OF_WORKFLOWS) else error
+
+
+async def answer_early(request: web.Request, work: Coroutine[Any, Any, web.Response]) -> web.StreamResponse:
+    """The JSON answer that `work` makes. When it takes longer than AGENT_EARLY_ANSWER_SECONDS, the answer begins with
+    status 200 and goes on with spaces, which JSON allows before a value, until the body follows.
+
+    An error that comes after that can only be told by its body. One that comes before has its own status.
+    """
+    seconds = request.app[SETTINGS].early_answer_seconds
+    working = asyncio.create_task(_worked(request, work))
+    try:
+        if not seconds:
+            return await working
+        done, _ = await asyncio.wait({working}, timeout=seconds)
+        if done:
+            return working.result()
+        return await _keep_alive(request, working, seconds)
+    finally:
+        if not working.done():  # the caller left
+            working.cancel()
+            await asyncio.wait({working})
+
+
+async def _keep_alive(
+    request: web.Request, working: asyncio.Task[web.Response], seconds: float
+) -> web.StreamResponse:
+    response = EarlyAnswer(headers={"Content-Type": "application/json", "Cache-Control": "no-store"})
+    response.headers["X-Accel-Buffering"] = "no"  # or nginx would keep the spaces to itself
+    await response.prepare(request)
+    try:
+        while True:
+            async with reading_limit():
+                await response.write(b" ")
+            done, _ = await asyncio.wait({working}, timeout=seconds)
+            if done:
+                break
+        late = working.result()
+        if isinstance(late, ErrorResponse):
+            response.code = late.code
+            log.warning("answer.failed_late", code=late.code)
+        async with reading_limit():
+            await response.write(late.body if isinstance(late.body, bytes) else b"")
+            await response.write_eof()
+    except SlowReader:
+        cut_off(request)
+    return response
+
+
+async def _worked(request: web.Request, work: Coroutine[Any, Any, web.Response]) -> web.Response:
+    """What `work` makes, an error as the answer that says it."""
+    facade = facade_of(request)
+    render = facade.render_error if facade else error_response
+    try:
+        return await work
+    except AgentError as error:
+        return render(error)
+    except Exception:  # after the status has been sent nobody else can say it
+        log.exception("request.crashed", method=request.method, path=request.path)
+        return render(InternalError())

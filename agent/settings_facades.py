@@ -1,0 +1,54 @@
+"""Settings of the facades: routes of other image APIs that lead to named workflows."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode
+
+from agent.settings_types import split_words
+
+
+class FacadeName(StrEnum):
+    """The APIs whose callers need only another base URL."""
+
+    CLOUDFLARE = "cloudflare"
+    OPENAI = "openai"
+
+
+def _read(value: Any) -> Any:
+    """Names of facades from their words; the word `none` means that there are none."""
+    words = [] if value == "none" else split_words(value)
+    if unknown := [str(word) for word in words if word not in list(FacadeName)]:
+        raise ValueError(
+            f"{', '.join(unknown)} is none of {', '.join(FacadeName)}; write `none` for none of them"
+        )
+    return list(dict.fromkeys(words))
+
+
+FacadeList = Annotated[list[FacadeName], NoDecode, BeforeValidator(_read)]
+
+
+class FacadeSettings(BaseSettings):
+    """Which facades there are, who may use them, and what they run."""
+
+    facades: FacadeList = Field(
+        default_factory=lambda: list(FacadeName),
+        description="Comma-separated APIs whose routes are answered too (docs/compatibility.md); none: no other's.",
+    )
+    keyless_facades: FacadeList = Field(
+        default_factory=list,
+        description="Comma-separated ones of them that need no API key, for pages: whoever reaches them may use them.",
+    )
+    models: str | None = Field(
+        None,
+        description="A YAML file: which named workflow serves which model name of those APIs, beside our own table.",
+    )
+    early_answer_seconds: float = Field(
+        5,
+        ge=0,
+        description="Facades: a JSON answer begins after so long, and goes on with spaces until the result is there, "
+        "for gateways that give up on silence. 0: never early.",
+    )
