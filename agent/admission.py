@@ -17,7 +17,7 @@ from agent.tasks.claims import Decision, Take, decide
 from agent.tasks.live import LiveTask
 from agent.tasks.progress import Progress
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
-from agent.tasks.store import Claim, ClaimLost, Stored
+from agent.tasks.store import Claim, Stored
 from agent.webhooks.notifier import Notifier
 from comfyui.workflow import Workflow
 
@@ -115,9 +115,9 @@ class Admission:
 
     async def announce(
         self, request: RunRequest, task_id: str, *, deliver_until: float
-    ) -> tuple[TaskRecord, bool]:
-        """Store a task as queued and owned by nobody, for the instance that it will be delivered to; True says so.
-        False: the record is that of a task that an instance runs, or that is over.
+    ) -> tuple[TaskRecord, int | None]:
+        """Store a task as queued and owned by nobody, for the instance that it will be delivered to; the number is the
+        fence that it then has. None: the record is that of a task that an instance runs, or that is over.
 
         Raises TaskConflict, StoreUnavailable.
         """
@@ -134,15 +134,15 @@ class Admission:
                     record = fresh.changed(created_at=before.created_at, attempts=attempts)
                     taken = await self._take(record, taken.fence).on(self._store)
                 case Decision.JOIN | Decision.STORED:
-                    return before, False
+                    return before, None
                 case Decision.CONFLICT:
                     raise TaskConflict(task_id=task_id)
                 case Decision.CANCEL:
-                    return await self.end_orphan(taken, TaskCancelled()), False
+                    return await self.end_orphan(taken, TaskCancelled()), None
                 case Decision.EXHAUSTED:
-                    return await self.end_orphan(taken, InstanceLost()), False
+                    return await self.end_orphan(taken, InstanceLost()), None
         await self._store.release(taken, record)
-        return record, True
+        return record, taken.fence
 
     async def end_orphan(self, stored: Stored, error: AgentError) -> TaskRecord:
         """Finish a task whose owner is gone and that nobody will run; returns its final record."""
@@ -160,7 +160,7 @@ class Admission:
         taken = await self._take(record, stored.fence).on(self._store)
         if isinstance(taken, Stored):
             return taken.record  # somebody was quicker
-        await self._store.write(taken, record)
+        log.info("task.ended", task_id=record.id, state=record.state.value, error=error.code)
         self._notifier.post(record)
         return record
 
@@ -187,9 +187,7 @@ class Admission:
         )
         try:
             taken = await self._take(record, 0).on(self._store)
-            if isinstance(taken, Claim):
-                await self._store.write(taken, record)
-        except (StoreUnavailable, ClaimLost) as exc:
+        except StoreUnavailable as exc:
             log.warning("task.rejection_not_stored", task_id=task_id, reason=str(exc))
             return False
         if isinstance(taken, Claim):

@@ -40,6 +40,7 @@ from agent.api.keys import (
     METRICS,
     MODELS,
     NOTIFIER,
+    ORPHANS,
     PARKING,
     PARSING,
     PASSAGE,
@@ -49,7 +50,15 @@ from agent.api.keys import (
     TRACES,
     WARM_UP,
 )
-from agent.build import bucket_reader, build_notifier, build_store, engine_folders, engine_limits, plan_engine
+from agent.build import (
+    bucket_reader,
+    build_notifier,
+    build_orphans,
+    build_store,
+    engine_folders,
+    engine_limits,
+    plan_engine,
+)
 from agent.cleaning import Cleaner
 from agent.device_memory import DeviceMemory
 from agent.executor import Executor
@@ -93,6 +102,7 @@ def build_app(settings: Settings) -> web.Application:
         middlewares=[
             middleware.count_request,
             middleware.name_request,
+            middleware.end_orphans,
             middleware.render_errors,
             middleware.check_origin,
             middleware.check_key,
@@ -112,6 +122,7 @@ def build_app(settings: Settings) -> web.Application:
         answer_limit=settings.answer_limit,
     )
     app[NOTIFIER] = build_notifier(settings, app[BOARD])
+    app[ORPHANS] = build_orphans(settings, app[BOARD], app[NOTIFIER], partial(_is_ours, app))
     app[METRICS] = Metrics()
     app[TRACES] = Traces(settings.traces_endpoint)
     exposition: Callable[[], Exposition] = cache(partial(_open_exposition, settings, app[METRICS]))
@@ -132,6 +143,7 @@ def build_app(settings: Settings) -> web.Application:
     app.cleanup_ctx.append(_open_traces)
     app.cleanup_ctx.append(_watch_freezes)
     app.cleanup_ctx.append(_run_front if settings.role is Role.FRONT else _run_parts)
+    app.cleanup_ctx.append(_end_orphans)
     app.on_shutdown.append(hooks.drain)  # while the open requests can still be answered
     return app
 
@@ -167,6 +179,18 @@ async def _open_traces(app: web.Application) -> AsyncGenerator[None, None]:
     yield
     await opening
     await app[TRACES].flush()
+
+
+def _is_ours(app: web.Application, task_id: str) -> bool:
+    queue = app[RUNNER].queue()
+    return task_id in queue["running"] or task_id in queue["queued"]
+
+
+async def _end_orphans(app: web.Application) -> AsyncGenerator[None, None]:
+    app[FREEZES].on_thaw(app[ORPHANS].thaw)
+    app[ORPHANS].start()
+    yield
+    await app[ORPHANS].stop()
 
 
 async def _watch_freezes(app: web.Application) -> AsyncGenerator[None, None]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from agent.admission import Admission
 from agent.api.render import show_task
 from agent.inputs.buckets import BucketReader
 from agent.inputs.guard import AllowList
 from agent.objects import open_bucket
+from agent.orphans import Orphans
 from agent.provision.prelude import after_provisioning
 from agent.settings import Settings, SettingsError
 from agent.tasks.board import TaskBoard
@@ -95,6 +99,21 @@ def build_notifier(settings: Settings, board: TaskBoard) -> Notifier:
     except ValueError as exc:
         raise SettingsError(f"AGENT_WEBHOOK_URL: {exc}") from None
     return notifier
+
+
+def build_orphans(
+    settings: Settings, board: TaskBoard, notifier: Notifier, is_ours: Callable[[str], bool]
+) -> Orphans:
+    """What ends tasks that nobody is left to end."""
+    return Orphans(
+        board,
+        Admission(settings, board, uuid.uuid4().hex[:12], notifier),
+        notifier,
+        lease_seconds=settings.lease_seconds,
+        patience_seconds=settings.webhook_total_seconds,
+        must_wait=settings.behind_gateway,
+        is_ours=is_ours,
+    )
 
 
 def plan_engine(settings: Settings) -> tuple[str, Launch | None]:

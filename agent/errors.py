@@ -422,7 +422,8 @@ class InstanceLost(AgentError):
 
 
 class NotDelivered(AgentError):
-    """No instance took the task up in time. Send it again; AGENT_DELIVERY_SECONDS is how long is waited."""
+    """No instance took the task up in time, or the front that had it stopped. Send it again; one that a platform has
+    queued is waited for AGENT_DELIVERY_SECONDS."""
 
     status = 504
     transient = True

@@ -35,7 +35,7 @@ from agent.policy import check_policy
 from agent.safety.safety import Safety
 from agent.service import Delivery, Show, TaskService
 from agent.settings import Settings
-from agent.tasks.board import TaskBoard
+from agent.tasks.board import TaskBoard, is_orphan
 from agent.tasks.keeper import Keeper
 from agent.tasks.live import LiveTask
 from agent.tasks.record import State, TaskRecord
@@ -303,9 +303,11 @@ class Runner(TaskService):
 
 
 def _is_ours_to_repeat(admitted: LiveTask | TaskRecord, record: TaskRecord) -> bool:
-    """Whether a run that was under way ended only because another caller of it left: we are still here."""
+    """Whether a run that was under way ended only because another caller of it left, or its instance: we are still
+    here."""
     was_over = isinstance(admitted, TaskRecord) and admitted.state.is_final
-    return not was_over and record.error is not None and record.error["code"] == CallerGone.code
+    is_left = is_orphan(record) or (record.error is not None and record.error["code"] == CallerGone.code)
+    return not was_over and is_left
 
 
 def _leave(claiming: asyncio.Task[LiveTask | TaskRecord]) -> None:

@@ -12,6 +12,7 @@ from agent.device_memory import DeviceMemory
 from agent.freeze import FreezeWatch
 from agent.inventory import Inventory
 from agent.metrics import Metrics
+from agent.orphans import Orphans
 from agent.parking import Parking
 from agent.passage import Passage
 from agent.safety.safety import Safety
@@ -42,6 +43,7 @@ DEVICE_MEMORY = web.AppKey("device_memory", DeviceMemory)
 EXPOSITION: web.AppKey[Callable[[], Exposition]] = web.AppKey("exposition", Callable)  # type: ignore[arg-type]
 BOARD = web.AppKey("board", TaskBoard)
 NOTIFIER = web.AppKey("notifier", Notifier)
+ORPHANS = web.AppKey("orphans", Orphans)
 PARKING = web.AppKey("parking", Parking)
 #: The runner of this instance's engine, or that of a front, which has neither engine nor warm-up.
 RUNNER: web.AppKey[TaskService] = web.AppKey("runner", TaskService)

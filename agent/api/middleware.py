@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 from agent.api import pages
 from agent.api.facades import facade_of, is_keyless
 from agent.api.hooks import HOOK_PATHS
-from agent.api.keys import API_KEYS, FREEZES, METRICS, SETTINGS, TRACES
+from agent.api.keys import API_KEYS, FREEZES, METRICS, ORPHANS, SETTINGS, TRACES
 from agent.api.render import ErrorResponse, error_response
 from agent.errors import (
     AgentError,
@@ -97,6 +97,16 @@ def _log_end(request: web.Request, status: int, seconds: float) -> None:
     # The path as it was sent, so without line breaks; never the query, which may hold anything.
     path = request.rel_url.raw_path
     say("request.finished", method=request.method, path=path, status=status, seconds=round(seconds, 3))
+
+
+@web.middleware
+async def end_orphans(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Behind a platform, where an instance works only while a request is open: keep this one open while tasks are being
+    ended that this instance has come upon. It seldom does."""
+    response = await handler(request)
+    if request.path not in OPEN_PATHS:
+        await request.app[ORPHANS].rest()
+    return response
 
 
 @web.middleware

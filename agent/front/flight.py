@@ -21,9 +21,19 @@ class Flight:
         self.waiters = 0
         self.verdict: AgentError | None = None
         self._work: asyncio.Task[Delivery | Forwarded] | None = None
+        self._holding: asyncio.Task[None] | None = None
 
     def begin(self, work: Coroutine[Any, Any, Delivery | Forwarded]) -> None:
         self._work = asyncio.create_task(work, name=f"flight {self.id}")
+
+    def hold(self, holding: Coroutine[Any, Any, None]) -> None:
+        """Have the store know, as long as this works, that it is in the air."""
+        self.let_go()
+        self._holding = asyncio.create_task(holding, name=f"holding {self.id}")
+
+    def let_go(self) -> None:
+        if self._holding is not None:
+            self._holding.cancel()
 
     async def ended(self) -> None:
         if self._work is not None:

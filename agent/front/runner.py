@@ -31,7 +31,7 @@ from agent.policy import check_policy
 from agent.safety.safety import Safety
 from agent.service import Delivery, Forwarded, Show, TaskService
 from agent.settings import Settings
-from agent.tasks.board import TaskBoard
+from agent.tasks.board import TaskBoard, is_orphan
 from agent.tasks.record import State, TaskRecord
 from agent.webhooks.notifier import Notifier
 
@@ -46,6 +46,9 @@ CANCEL_SECONDS = 3
 #: How often the store is asked whether a task is over whose answer has not come, and how long after its end the answer
 #: may take beside the webhook: a connection that broke without a sign would be silent for ever.
 LOOK_SECONDS, ANSWER_SECONDS = 15, 30
+
+#: How long a flight counts that nothing was heard of, in leases; its front tells of it every lease.
+LEASES_IN_THE_AIR = 3
 
 #: How long the end of given up tasks may take at shutdown.
 STOP_SECONDS = 5
@@ -120,10 +123,10 @@ class FrontRunner(TaskService):
 
     async def _submit(self, request: RunRequest, task_id: str) -> TaskRecord:
         body = await self._parking.shrink(request.envelope(), self._settings.async_body_bytes)
-        record, is_new = await self._admission.announce(
+        record, fence = await self._admission.announce(
             request, task_id, deliver_until=time.time() + self._settings.delivery_seconds
         )
-        if is_new:
+        if fence is not None:
             try:
                 await self._hand_over(body, task_id)
             except AgentError as error:
@@ -233,15 +236,14 @@ class FrontRunner(TaskService):
             await self._give_up(flight.id, error)
             raise
         finally:
+            flight.let_go()
             del self._flights[flight.id]
 
     async def _announce(self, flight: Flight, *, is_named: bool) -> TaskRecord | None:
         """Let the store show the task as queued; the record of one that an instance runs or that is over."""
-        # Nobody but us delivers this one: it counts as lost when we must have given up.
-        patience = self._settings.engine_start_seconds + self._settings.task_timeout_seconds
         try:
-            record, is_announced = await self._admission.announce(
-                flight.request, flight.id, deliver_until=time.time() + patience
+            record, fence = await self._admission.announce(
+                flight.request, flight.id, deliver_until=self._still_in_the_air()
             )
         except StoreUnavailable as error:
             if is_named:
@@ -250,13 +252,35 @@ class FrontRunner(TaskService):
             return None
         flight.is_announced = True
         flight.announced.set()
-        return None if is_announced else record
+        if fence is None:
+            return record
+        flight.hold(self._hold(record, fence))
+        return None
+
+    def _still_in_the_air(self) -> float:
+        """Until when a flight counts that this front has just been heard of. Nobody else delivers it: if the front
+        dies before an instance takes the task, nobody ever will."""
+        return time.time() + LEASES_IN_THE_AIR * self._settings.lease_seconds
+
+    async def _hold(self, record: TaskRecord, fence: int) -> None:
+        """Say again and again that the announced task is on its way, until an instance has it."""
+        pause = self._settings.lease_seconds
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                record = record.changed(deliver_until=self._still_in_the_air())
+                if not await self._board.store.amend(record, fence=fence):
+                    return
+                pause = self._settings.lease_seconds
+            except StoreUnavailable:
+                pause = min(1, self._settings.lease_seconds)
 
     async def _wait_out(self, record: TaskRecord) -> Delivery | None:
         """The result of a task that an instance runs or has ended; None when its instance dies without an end."""
-        if not record.state.is_final:
+        was_over = record.state.is_final
+        if not was_over:
             record = await self._elsewhere.watch(record.id)
-        if not record.state.is_final:
+        if not record.state.is_final or (not was_over and is_orphan(record)):
             return None
         await self._notifier.resume(record)
         if record.error is not None:

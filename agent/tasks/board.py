@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import structlog
@@ -21,7 +21,7 @@ from agent.objects import ObjectStore
 from agent.outputs.size import answer_bytes
 from agent.tasks.live import LiveTask
 from agent.tasks.record import Attempt, Outcome, Output, State, TaskRecord
-from agent.tasks.store import Stored, TaskStore
+from agent.tasks.store import Stored, TaskStore, due_in
 
 #: States in which a task may be stored and be seen in another one.
 UNFINISHED = tuple(state for state in State if not state.is_final)
@@ -47,6 +47,8 @@ class TaskBoard:
         self.store, self.objects, self.answer_limit = store, objects, answer_limit
         self._signed_url_seconds = signed_url_seconds
         self.live: dict[str, LiveTask] = {}
+        #: Called when a task was read that nobody is left to end, or to tell of.
+        self.on_orphan: Callable[[], None] | None = None
 
     async def get(self, task_id: str) -> TaskRecord:
         """Raises TaskNotFound, StoreUnavailable."""
@@ -157,19 +159,10 @@ class TaskBoard:
         return found, before
 
     def as_seen(self, stored: Stored) -> TaskRecord:
-        """The stored record as it is to be read: a task without a living owner does not run.
-
-        It waits for its next delivery as long as a platform may bring it; otherwise it has failed.
-        """
-        record = stored.record
-        if record.state.is_final or stored.owner is not None:
-            return record
-        attempts = close_attempt(record.attempts, Outcome.LOST)
-        is_awaited = record.deliver_until is not None and time.time() < record.deliver_until
-        if is_awaited:
-            return record.changed(state=State.QUEUED, attempts=attempts, current_node=None)
-        error = (InstanceLost() if attempts else NotDelivered()).to_dict()
-        return record.changed(state=State.FAILED, attempts=attempts, current_node=None, error=error)
+        """See `as_seen` below."""
+        if self.on_orphan is not None and stored.owner is None and due_in(stored.record) == 0:
+            self.on_orphan()
+        return as_seen(stored)
 
     async def _sign(self, keys: list[str]) -> list[str]:
         if self.objects is None:
@@ -187,6 +180,27 @@ class TaskBoard:
         if data is None:
             raise OutputNotFound(task_id=stored.record.id, index=index)
         return data
+
+
+def as_seen(stored: Stored) -> TaskRecord:
+    """The stored record as it is to be read: a task without a living owner does not run.
+
+    It waits for its next delivery as long as a platform may bring it; otherwise it has failed.
+    """
+    record = stored.record
+    if record.state.is_final or stored.owner is not None:
+        return record
+    attempts = close_attempt(record.attempts, Outcome.LOST)
+    is_awaited = record.deliver_until is not None and time.time() < record.deliver_until
+    if is_awaited:
+        return record.changed(state=State.QUEUED, attempts=attempts, current_node=None)
+    error = (InstanceLost() if attempts else NotDelivered()).to_dict()
+    return record.changed(state=State.FAILED, attempts=attempts, current_node=None, error=error)
+
+
+def is_orphan(record: TaskRecord) -> bool:
+    """Whether it was ended by somebody else because whoever had it was gone."""
+    return record.error is not None and record.error["code"] in (InstanceLost.code, NotDelivered.code)
 
 
 def close_attempt(

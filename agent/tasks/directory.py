@@ -9,6 +9,7 @@
     index/BUCKET/PLACE        all tasks, in order of creation (see directory_index)
     parked/NAME               a part of a request that is on its way
     cancels/OWNER/NAME        ids of tasks to cancel, for the owner to find
+    due/NAME                  tasks that owe an end or a message (see directory_due)
     tmp/                      what is being written
 
 **Claims are exact.** A claim is a new file, made by `link`, which the file server grants to one alone; the file with
@@ -167,6 +168,9 @@ class DirectoryStore(TaskStore):
                     seen, stored = await self._call(partial(self._look, task_id, seen))
                 except StoreUnavailable:
                     self._refuse_if_closed()
+
+    async def overdue(self, *, limit: int, put_off_seconds: float) -> list[Stored]:
+        return await self._call(partial(self._tasks.overdue, limit, put_off_seconds))
 
     async def page(
         self, *, states: Collection[State] | None = None, limit: int = 50, before: str | None = None

@@ -31,12 +31,12 @@ class Files:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.tasks, self.index, self.parked = root / "tasks", root / "index", root / "parked"
-        self.cancels, self.temporary = root / "cancels", root / "tmp"
+        self.cancels, self.due, self.temporary = root / "cancels", root / "due", root / "tmp"
 
     def prepare(self) -> None:
         """Make our folders. The root must be there: where it is missing, something is not mounted."""
         try:
-            for folder in (self.tasks, self.index, self.parked, self.cancels, self.temporary):
+            for folder in (self.tasks, self.index, self.parked, self.cancels, self.due, self.temporary):
                 make_folder(folder)
         except FileNotFoundError:
             if not self.root.is_dir():

@@ -24,10 +24,11 @@ from agent.tasks.directory_claims import (
     remove_claims,
     task_file,
 )
+from agent.tasks.directory_due import Due
 from agent.tasks.directory_files import Files, ServerClock, make_folder, mark, names_in, open_folder, opened
 from agent.tasks.directory_index import Index, name_at, name_of, place_of
 from agent.tasks.record import TaskRecord
-from agent.tasks.store import Claim, ClaimLost, Stored
+from agent.tasks.store import LEASES_OF_GRACE, Claim, ClaimLost, Stored, due_in
 
 #: How often a call begins anew because the task changed under it.
 TRIES = 20
@@ -39,7 +40,7 @@ class Tasks:
 
     def __init__(self, files: Files, clock: ServerClock, record_ttl_seconds: float) -> None:
         self._files, self._clock, self._ttl = files, clock, record_ttl_seconds
-        self.index = Index(files.index)
+        self.index, self.due = Index(files.index), Due(files.due)
         # An abandoned call of this process may still write: the next one must not overtake it.
         self._locks = [threading.Lock() for _ in range(64)]
 
@@ -84,6 +85,19 @@ class Tasks:
             if folder is not None:
                 os.close(folder)
 
+    def overdue(self, limit: int, put_off_seconds: float) -> list[Stored]:
+        overdue = []
+        for name in self.due.take(self._clock.now(), count=limit, put_off_seconds=put_off_seconds):
+            known = self.find_named(name).snapshot
+            due = due_in(known.record) if known is not None else None
+            if known is None or due is None:
+                self.due.clear(name)
+            elif due > 0:
+                self.due.set(name, self._clock.now() + due)
+            elif (stored := known.stored(self._clock.now())).owner is None:
+                overdue.append(stored)
+        return overdue
+
     # --- Changing -------------------------------------------------------------------------------------------------
 
     def take(
@@ -95,13 +109,15 @@ class Tasks:
             for _ in range(TRIES):
                 found = self.find(record.id)
                 if (known := found.snapshot) is not None:
-                    if known.is_of(claim) and known.header.taken == taken and not known.header.ended:
-                        self._extend(found.number, claim)
+                    ends = record.state.is_final
+                    if known.is_of(claim) and known.header.taken == taken and known.header.ended is ends:
+                        if not ends:
+                            self._extend(found.number, claim, known.record)
                         return claim
                     stored = known.stored(self._clock.now())
                     if stored.fence != expected_fence or stored.owner is not None:
                         return stored
-                if self._claim(found, claim, record, taken=taken):
+                if self._claim(found, claim, record, taken=taken, ended=record.state.is_final):
                     return claim
         raise StoreUnavailable(TOO_QUICK)
 
@@ -118,6 +134,8 @@ class Tasks:
                 _check(known, claim)
                 header = known.header.model_copy(update={"ended": ends})
                 self._rewrite(found.number, known, header, record)
+                if ends or record.deliver_until != known.record.deliver_until:
+                    self._note_due(record, claim.lease_seconds * (LEASES_OF_GRACE - ends))
                 return
         raise StoreUnavailable(TOO_QUICK)
 
@@ -127,9 +145,10 @@ class Tasks:
             known = found.snapshot
             if known is None or not known.header.ended or known.header.fence != fence:
                 return False
-            if not record.state.is_final or known.record.state is not record.state:
+            if known.record.state is not record.state:
                 return False
             self._rewrite(found.number, known, known.header, record)
+            self._note_due(record)
             return True
 
     def extend(self, claim: Claim) -> bool:
@@ -138,7 +157,7 @@ class Tasks:
             if (known := found.snapshot) is None:
                 return False
             _check(known, claim)
-            self._extend(found.number, claim)
+            self._extend(found.number, claim, known.record)
             return known.cancel_requested
 
     def request_cancel(self, task_id: str) -> Stored | None:
@@ -163,6 +182,8 @@ class Tasks:
         The link is the claim: one alone succeeds. But what it follows must still be there afterwards. If that expired
         and was removed, others began again with the first number, and their link succeeded too.
         """
+        if not ended:  # before the claim: one whose taker dies next must not be forgotten
+            self._note_due(record, LEASES_OF_GRACE * claim.lease_seconds)
         folder = self._make_folder(record.id, record.created_at)
         header = Header(
             fence=claim.fence,
@@ -184,6 +205,8 @@ class Tasks:
             self.index.add(
                 place_of(record.created_at, folder.name)
             )  # a sweep may have taken it for an old one
+            if ended:
+                self._note_due(record)
         return is_latest
 
     def _is_there(self, base: Found, folder: Path) -> bool:
@@ -201,9 +224,17 @@ class Tasks:
             self.index.add(place_of(record.created_at, folder.name))
         self._files.replace(folder / record_file(number), _head(header), _body(record))
 
-    def _extend(self, number: int, claim: Claim) -> None:
+    def _extend(self, number: int, claim: Claim, record: TaskRecord) -> None:
         ends_at = str(self._clock.now() + claim.lease_seconds).encode()
         self._files.replace(self._folder(claim.task_id) / lease_file(number), ends_at, is_durable=False)
+        self._note_due(record, LEASES_OF_GRACE * claim.lease_seconds)
+
+    def _note_due(self, record: TaskRecord, grace_seconds: float = 0) -> None:
+        seconds, name = due_in(record, grace_seconds=grace_seconds), name_of(record.id)
+        if seconds is None:
+            self.due.clear(name)
+        else:
+            self.due.set(name, self._clock.now() + seconds)
 
     def _make_folder(self, task_id: str, created_at: float) -> Path:
         folder = self._folder(task_id)

@@ -11,7 +11,17 @@ from typing import Generic, Protocol, TypeVar
 from agent.errors import StoreUnavailable
 from agent.tasks.followers import registered, wait_for_change
 from agent.tasks.record import State, TaskRecord
-from agent.tasks.store import PREVIEW_SECONDS, Claim, ClaimLost, Page, Stored, TaskStore, position
+from agent.tasks.store import (
+    LEASES_OF_GRACE,
+    PREVIEW_SECONDS,
+    Claim,
+    ClaimLost,
+    Page,
+    Stored,
+    TaskStore,
+    due_in,
+    position,
+)
 
 #: Stands for attempt and index where the key of an output is the digest of something parked.
 PARKED = (-1, -1)
@@ -30,6 +40,7 @@ class _Task:
     taken: TaskRecord | None  #: the record of the take, by which a repeated one is recognised
     lease_ends_at: float
     expires_at: float
+    due_at: float | None = None  #: when somebody must see to it
     cancel_requested: bool = False
 
 
@@ -120,12 +131,14 @@ class MemoryStore(TaskStore):
     ) -> Claim | Stored:
         now = self._enter()
         task, fence = self._tasks.get(record.id), expected_fence + 1
-        if task and (task.fence, task.holder, task.taken) == (fence, owner, record):
+        holder = None if record.state.is_final else owner
+        if task and (task.fence, task.holder, task.taken) == (fence, holder, record):
             task.lease_ends_at = now + lease_seconds
             return Claim(record.id, fence, owner, lease_seconds)
         if task and (task.fence != expected_fence or self._owner(task, now)):
             return self._stored(task, now)
-        task = _Task(record, fence, owner, record, now + lease_seconds, now + self._record_ttl)
+        task = _Task(record, fence, holder, record, now + lease_seconds, now + self._record_ttl)
+        task.due_at = _due_at(record, now, LEASES_OF_GRACE * lease_seconds)
         self._tasks.renew(record.id, task)
         self._forget_oldest()
         self._publish(record.id)
@@ -137,10 +150,9 @@ class MemoryStore(TaskStore):
     async def amend(self, record: TaskRecord, *, fence: int) -> bool:
         now = self._enter()
         task = self._tasks.get(record.id)
-        is_over = task is not None and task.record.state.is_final and task.holder is None
-        if task is None or not is_over or (task.fence, task.record.state) != (fence, record.state):
+        if task is None or (task.holder, task.fence, task.record.state) != (None, fence, record.state):
             return False
-        task.record, task.expires_at = record, now + self._record_ttl
+        task.record, task.expires_at, task.due_at = record, now + self._record_ttl, _due_at(record, now)
         self._tasks.renew(record.id, task)
         self._publish(record.id)
         return True
@@ -154,6 +166,7 @@ class MemoryStore(TaskStore):
         if task is None:
             return False
         task.lease_ends_at, task.expires_at = now + claim.lease_seconds, now + self._record_ttl
+        task.due_at = _due_at(task.record, now, LEASES_OF_GRACE * claim.lease_seconds)
         self._tasks.renew(claim.task_id, task)
         return task.cancel_requested
 
@@ -186,6 +199,13 @@ class MemoryStore(TaskStore):
                     return
                 seen = stored
                 await wait_for_change(changed, self._reread_seconds)
+
+    async def overdue(self, *, limit: int, put_off_seconds: float) -> list[Stored]:
+        now = self._enter()
+        due = [task for task in self._tasks.values() if task.due_at is not None and task.due_at <= now]
+        for task in due[:limit]:
+            task.due_at = now + put_off_seconds
+        return [self._stored(task, now) for task in due[:limit] if self._owner(task, now) is None]
 
     async def page(
         self, *, states: Collection[State] | None = None, limit: int = 50, before: str | None = None
@@ -254,6 +274,7 @@ class MemoryStore(TaskStore):
             record, claim.fence, claim.owner, None, now + claim.lease_seconds, now
         )
         task.record, task.expires_at = record, now + self._record_ttl
+        task.due_at = _due_at(record, now, claim.lease_seconds * (LEASES_OF_GRACE - ends))
         if ends:
             task.holder = None
         self._tasks.renew(claim.task_id, task)
@@ -274,3 +295,8 @@ class MemoryStore(TaskStore):
     def _publish(self, task_id: str) -> None:
         for changed in self._watchers.get(task_id, ()):
             changed.set()
+
+
+def _due_at(record: TaskRecord, now: float, grace_seconds: float = 0) -> float | None:
+    seconds = due_in(record, grace_seconds=grace_seconds)
+    return None if seconds is None else now + seconds

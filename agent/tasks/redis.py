@@ -9,6 +9,7 @@ Keys, behind the prefix; all of one task carry its id as hash tag, so that each 
     parked:SHA256        string: a part of a request that is on its way
     {index}:position     sorted set: all tasks, in order of creation
     {index}:expiry       sorted set: when they leave the index
+    {index}:due          sorted set: ids of tasks that owe an end or a message, by when others must see to them
 
 and channels: `{ID}:changes` carries each stored record, `cancels:OWNER` ids of tasks to cancel.
 """
@@ -28,8 +29,29 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from agent.errors import StoreUnavailable
 from agent.tasks.record import State, TaskRecord
 from agent.tasks.redis_feed import Feed
-from agent.tasks.redis_scripts import AMEND, CANCEL, EXTEND, INDEX, READ, TAKE, WRITE, Script
-from agent.tasks.store import PREVIEW_SECONDS, Claim, ClaimLost, Page, Stored, TaskStore, position
+from agent.tasks.redis_scripts import (
+    AMEND,
+    CANCEL,
+    EXTEND,
+    INDEX,
+    OVERDUE,
+    READ,
+    SEE_TO,
+    TAKE,
+    WRITE,
+    Script,
+)
+from agent.tasks.store import (
+    LEASES_OF_GRACE,
+    PREVIEW_SECONDS,
+    Claim,
+    ClaimLost,
+    Page,
+    Stored,
+    TaskStore,
+    due_in,
+    position,
+)
 
 CONNECT_SECONDS = 2
 CONNECTIONS = 32  # per process; a managed Redis counts them, and instances are many
@@ -45,7 +67,7 @@ class Call(NamedTuple):
 
     script: Script
     keys: tuple[str, ...]
-    args: tuple[str | int, ...] = ()
+    args: tuple[str | int | bytes, ...] = ()
 
     @property
     def by_name(self) -> Command:
@@ -88,6 +110,7 @@ class RedisStore(TaskStore):
         self._timeout_seconds = timeout_seconds
         self._reread_seconds = reread_seconds
         self._index = (f"{prefix}{{index}}:position", f"{prefix}{{index}}:expiry")
+        self._due = f"{prefix}{{index}}:due"
         self._client = _client(url, connections=CONNECTIONS, retries=1)
         self._feed = Feed(_client(url, connections=1, retries=0))
         self._closed = False
@@ -113,7 +136,8 @@ class RedisStore(TaskStore):
     async def take(
         self, record: TaskRecord, *, expected_fence: int, owner: str, lease_seconds: float
     ) -> Claim | Stored:
-        reply = await self._store(TAKE, record, expected_fence, owner, _milliseconds(lease_seconds))
+        args = (expected_fence, owner, _milliseconds(lease_seconds), int(record.state.is_final))
+        reply = await self._store(TAKE, record, *args, grace_seconds=LEASES_OF_GRACE * lease_seconds)
         if isinstance(reply, int):
             return Claim(record.id, reply, owner, lease_seconds)
         return _to_snapshot(reply).stored
@@ -122,14 +146,17 @@ class RedisStore(TaskStore):
         await self._write(claim, record, ends=record.state.is_final)
 
     async def amend(self, record: TaskRecord, *, fence: int) -> bool:
-        return record.state.is_final and bool(await self._store(AMEND, record, fence))
+        return bool(await self._store(AMEND, record, fence))
 
     async def release(self, claim: Claim, record: TaskRecord) -> None:
         await self._write(claim, record, ends=True)
 
     async def extend(self, claim: Claim) -> bool:
         args = (claim.fence, claim.owner, _milliseconds(claim.lease_seconds), self._record_ttl_ms)
-        (reply,) = await self._run(Call(EXTEND, self._keys(claim.task_id), args))
+        reply, _ = await self._run(
+            Call(EXTEND, self._keys(claim.task_id), args),
+            self._see_to(claim.task_id, LEASES_OF_GRACE * claim.lease_seconds, "GT"),
+        )
         if reply == -1:
             raise ClaimLost(claim.task_id)
         return bool(reply)
@@ -169,6 +196,27 @@ class RedisStore(TaskStore):
                 if news.stored != seen.stored:
                     yield news.stored
                 seen = news
+
+    async def overdue(self, *, limit: int, put_off_seconds: float) -> list[Stored]:
+        args = (limit, _milliseconds(put_off_seconds))
+        (ids,) = await self._run(Call(OVERDUE, (self._due,), args))
+        if not ids:
+            return []
+        replies = await self._run(*(Call(READ, self._keys(task_id.decode())) for task_id in ids))
+        tasks = [_to_snapshot(reply).stored if reply else None for reply in replies]
+        # The set says only whom to look at; what is so of a task its record knows.
+        found, clear = [], []
+        for task_id, task in zip(ids, tasks, strict=True):
+            due = due_in(task.record) if task is not None else None
+            if task is None or due is None:
+                clear.append(task_id)
+            elif due > 0:
+                await self._run(self._see_to(task_id, due))
+            elif task.owner is None:
+                found.append(task)
+        if clear:
+            await self._send(("ZREM", self._due, *clear))
+        return found
 
     async def page(
         self, *, states: Collection[State] | None = None, limit: int = 50, before: str | None = None
@@ -225,18 +273,33 @@ class RedisStore(TaskStore):
 
     async def _write(self, claim: Claim, record: TaskRecord, *, ends: bool) -> None:
         lease_ms = _milliseconds(claim.lease_seconds)
-        if not await self._store(WRITE, record, claim.fence, claim.owner, lease_ms, int(ends)):
+        args = (claim.fence, claim.owner, lease_ms, int(ends))
+        grace_seconds = claim.lease_seconds * (LEASES_OF_GRACE - ends)
+        if not await self._store(WRITE, record, *args, grace_seconds=grace_seconds):
             raise ClaimLost(claim.task_id)
 
-    async def _store(self, script: Script, record: TaskRecord, *args: str | int) -> Any:
-        """Run a script that stores the record, and index the task in the same round trip."""
+    async def _store(
+        self, script: Script, record: TaskRecord, *args: str | int, grace_seconds: float = 0
+    ) -> Any:
+        """Run a script that stores the record, and index the task in the same round trip.
+
+        When the script refused, the record is another one, and so is when it is due: somebody looks.
+        """
         where, ttl_ms, channel = position(record), self._record_ttl_ms, self._changes(record.id)
         stored = (record.model_dump_json(), record.state, where, ttl_ms, channel)
+        due = due_in(record, grace_seconds=grace_seconds)
+        due_ms = "" if due is None else _milliseconds(due)
         reply, _ = await self._run(
             Call(script, self._keys(record.id), (*args, *stored)),
-            Call(INDEX, self._index, (where, ttl_ms)),
+            Call(INDEX, (*self._index, self._due), (where, ttl_ms, record.id, due_ms)),
         )
+        if not reply or isinstance(reply, list):
+            await self._run(self._see_to(record.id, grace_seconds))
         return reply
+
+    def _see_to(self, task_id: str | bytes, seconds: float, how: str = "CH") -> Call:
+        """Has somebody look at the task after so long; `how` GT: not earlier than was said before."""
+        return Call(SEE_TO, (self._due,), (task_id, _milliseconds(seconds), self._record_ttl_ms, how))
 
     # --- The index ------------------------------------------------------------------------------------------------
 

@@ -56,12 +56,12 @@ READ = Script(_COMMON + "return snapshot()")
 TAKE = Script(
     _COMMON
     + """
-local expected, owner, lease_ms, record = unpack(ARGV)
+local expected, owner, lease_ms, ends, record = unpack(ARGV)
 local taken = redis.sha1hex(table.concat({expected, owner, record}, '\\n'))
 local known = redis.call('HMGET', task, 'fence', 'taken', 'holder')
 if known[1] then
-  if known[2] == taken and known[3] then
-    redis.call('SET', lease, owner, 'PX', lease_ms)
+  if known[2] == taken and (known[3] or ends == '1') then
+    if known[3] then redis.call('SET', lease, owner, 'PX', lease_ms) end
     return tonumber(known[1])
   end
   if known[1] ~= expected or redis.call('EXISTS', lease) == 1 then return snapshot() end
@@ -69,8 +69,12 @@ end
 local fence = tonumber(expected) + 1
 redis.call('HSET', task, 'fence', fence, 'holder', owner, 'taken', taken)
 redis.call('HDEL', task, 'cancel')
-redis.call('SET', lease, owner, 'PX', lease_ms)
-store(4)
+if ends == '1' then
+  redis.call('HDEL', task, 'holder')
+else
+  redis.call('SET', lease, owner, 'PX', lease_ms)
+end
+store(5)
 return fence
 """
 )
@@ -99,7 +103,7 @@ return 1
 """
 )
 
-#: Returns 1, or 0 when the task is not over in this state, or not as this fence left it.
+#: Returns 1, or 0 when somebody has the task, or it is not in this state, or not as this fence left it.
 AMEND = Script(
     _COMMON
     + """
@@ -138,13 +142,24 @@ return snapshot()
 """
 )
 
-#: Adds a task to the index: KEYS[1] holds the tasks by position, KEYS[2] when they leave. Some of those that are
-#: due leave with each call, so that the index does not grow for ever when nobody reads it.
-INDEX = Script(
-    """
-local position, ttl_ms = unpack(ARGV)
+_CLOCK = """
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+#: Adds a task to the index: KEYS[1] holds the tasks by position, KEYS[2] when they leave, KEYS[3] when somebody must
+#: see to those that owe something; `due_ms` is empty for one that owes nothing. Some of those that are to leave do so
+#: with each call, so that the index does not grow for ever when nobody reads it.
+INDEX = Script(
+    _CLOCK
+    + """
+local position, ttl_ms, task_id, due_ms = unpack(ARGV)
+if due_ms == '' then
+  redis.call('ZREM', KEYS[3], task_id)
+else
+  redis.call('ZADD', KEYS[3], now_ms + due_ms, task_id)
+  redis.call('PEXPIRE', KEYS[3], ttl_ms)
+end
 redis.call('ZADD', KEYS[1], 0, position)
 redis.call('ZADD', KEYS[2], now_ms + ttl_ms, position)
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms, 'LIMIT', 0, 100)
@@ -154,5 +169,26 @@ for _, gone in ipairs(due) do
 end
 redis.call('PEXPIRE', KEYS[1], ttl_ms)
 redis.call('PEXPIRE', KEYS[2], ttl_ms)
+"""
+)
+
+#: Says when somebody must see to a task; `how` GT: not earlier than was said before. KEYS[1] holds all such times.
+SEE_TO = Script(
+    _CLOCK
+    + """
+local task_id, due_ms, ttl_ms, how = unpack(ARGV)
+redis.call('ZADD', KEYS[1], how, now_ms + due_ms, task_id)
+redis.call('PEXPIRE', KEYS[1], ttl_ms)
+"""
+)
+
+#: Returns the ids of tasks that somebody must see to, and puts them off.
+OVERDUE = Script(
+    _CLOCK
+    + """
+local limit, put_off_ms = unpack(ARGV)
+local overdue = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, limit)
+for _, task_id in ipairs(overdue) do redis.call('ZADD', KEYS[1], now_ms + put_off_ms, task_id) end
+return overdue
 """
 )

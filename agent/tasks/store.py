@@ -11,11 +11,16 @@ reached, and once it is closed. A call that is cancelled, or that raises `StoreU
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.tasks.record import State, TaskRecord
+from agent.tasks.record import State, TaskRecord, WebhookState
+
+#: How long the silence of a task's owner lasts, in leases, until it is overdue: one until others may take it, and one
+#: more for those who wait for it, and for an owner who was cut off from the store.
+LEASES_OF_GRACE = 2
 
 #: How long a preview is kept: longer than a step takes on a slow machine, and not much longer than a task.
 PREVIEW_SECONDS = 120
@@ -92,6 +97,8 @@ class TaskStore(Protocol):
         A task that expired after the caller had read it is stored anew, and its fence goes on from the expected
         one. Forgets an earlier request to cancel. Otherwise changes nothing and returns what is stored.
 
+        A final record ends the claim in the same step: nothing is left to be done for the task.
+
         To repeat a take whose answer was lost, with an equal record, fence and owner, is harmless: as long as nobody
         else took the task it returns the same claim, and extends its lease.
         """
@@ -105,9 +112,9 @@ class TaskStore(Protocol):
         """
 
     async def amend(self, record: TaskRecord, *, fence: int) -> bool:
-        """Store and publish another version of a final record, after the claim has ended, as `write` would; tell
-        whether it was done. Changes nothing unless the task is known, still has this fence and this final state,
-        and nobody holds a claim on it."""
+        """Store and publish another version of a record whose claim has ended, as `write` would; tell whether it was
+        done. Changes nothing unless the task is known, still has this fence and this state, and nobody holds a claim
+        on it."""
 
     async def release(self, claim: Claim, record: TaskRecord) -> None:
         """Store and publish the record and end the claim, so that the task can be taken at once. Raises ClaimLost."""
@@ -137,6 +144,11 @@ class TaskStore(Protocol):
         at its first step; later it waits until the store is back, so set a deadline. Close it
         (`contextlib.aclosing`) when leaving early.
         """
+
+    async def overdue(self, *, limit: int, put_off_seconds: float) -> list[Stored]:
+        """Up to `limit` tasks that somebody must see to, because those who should have are gone: see `due_in`. Each is
+        put off by so long, so that others who ask do not get it too; after that it is overdue again, unless it was
+        stored meanwhile in a way that owes nothing more. Costs next to nothing where there are none."""
 
     async def page(
         self, *, states: Collection[State] | None = None, limit: int = 50, before: str | None = None
@@ -172,6 +184,20 @@ class TaskStore(Protocol):
 def position(record: TaskRecord) -> str:
     """Where the task stands among all tasks: sorts as text by creation time, then id. Also the cursor of `page`."""
     return f"{record.created_at:020.6f}:{record.id}"
+
+
+def due_in(record: TaskRecord, *, grace_seconds: float = 0) -> float | None:
+    """After how many seconds somebody else must see to a task that was stored like this; None: it owes nothing more.
+
+    Until it has ended it owes an end: `grace_seconds` from now, or once no platform will deliver it any more. Once it
+    has, it owes its webhook the message, by the time at which whoever is at it will have said more.
+    """
+    if not record.state.is_final:
+        return max(grace_seconds, (record.deliver_until or 0) - time.time())
+    webhook = record.webhook
+    if webhook is None or webhook.id is None or webhook.state is not WebhookState.PENDING:
+        return None
+    return max(0.0, (webhook.sending_until or 0) - time.time())
 
 
 def is_cursor(text: str) -> bool:

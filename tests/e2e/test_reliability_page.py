@@ -36,7 +36,9 @@ def test_fault_table_has_at_least_forty_rows_and_each_names_a_test_that_exists()
         proofs = PROOF.findall(row[3])
         assert proofs, f"no test proves: {row[0]}"
         for file, name in proofs:
-            folder = ROOT / ("tests" if file.startswith(("gateway/", "e2e/")) else "tests/integration")
+            folder = ROOT / (
+                "tests" if file.startswith(("gateway/", "e2e/", "unit/")) else "tests/integration"
+            )
             assert name in names_in(folder / file), f"{file} has no {name}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from tests.gateway.caller import Caller
+from tests.gateway.caller import PATIENCE_SECONDS, Caller
 from tests.gateway.conftest import Deploy
 from tests.gateway.function import AsyncConfig
 from tests.gateway.test_agent_async import invoked
@@ -92,3 +92,22 @@ async def test_front_and_function_tell_an_asynchronous_end_once(
     await caller.until("through", lambda r: r["webhook"]["state"] == "delivered", 40)
     (message,) = receiver.messages
     assert message.verified()["type"] == "task.succeeded"
+
+
+async def test_task_that_no_instance_will_finish_is_ended_and_told_at_the_next_poll_of_a_frozen_front(
+    deploy_gpu: Deploy, deploy_front: Deploy, receiver: Receiver
+) -> None:
+    told = {**TOLD, "AGENT_DELIVERY_SECONDS": "4"}
+    gpu, _ = await deploy_gpu(asynchronous=AsyncConfig(max_retries=0), environment=told)
+    front, caller = await deploy_front(gpu, environment=told)
+    body = {"prompt": slow(1000), "webhook": receiver.url}
+    assert (await caller.hand_in(body, "orphan")).status == 202
+    await caller.until_running("orphan", PATIENCE_SECONDS)
+    await gpu.fleet.alive[0].kill()
+    record = await caller.until("orphan", lambda r: r["webhook"]["state"] == "delivered", PATIENCE_SECONDS)
+    assert (record["state"], record["error"]["code"]) == ("failed", "InstanceLost")
+    assert record["finished_at"] is not None
+    (message,) = receiver.messages
+    assert message.verified()["type"] == "task.failed"
+    assert not gpu.fleet.alive, "no GPU was needed for it"
+    assert len(front.fleet.instances) == 1

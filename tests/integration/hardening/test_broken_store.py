@@ -28,7 +28,7 @@ async def test_unexpected_error_while_a_task_is_settled_leaves_no_task_and_no_ca
     with monkeypatch.context() as broken:
         broken.setattr(board.store, "write", breaks)
         async with asyncio.timeout(ANSWER_SECONDS):
-            (await agent.run(graphs.painted(), "unsettled")).error(500, "InternalError")
+            (await agent.run(graphs.painted(), "unsettled")).error(503, "InstanceLost")
         assert board.live == {}
     answer = await agent.run(graphs.painted(graphs.RED))
     assert color_of(*answer.results("2")) == (255, 0, 0)

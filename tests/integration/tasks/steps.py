@@ -29,6 +29,7 @@ CALLS: dict[str, Callable[[TaskStore], Awaitable[object]]] = {
     "extend": lambda store: store.extend(Claim("task-1", 1, "a", 30)),
     "request_cancel": lambda store: store.request_cancel("task-1"),
     "watch": lambda store: anext(store.watch("task-1")),
+    "overdue": lambda store: store.overdue(limit=10, put_off_seconds=30),
     "page": lambda store: store.page(),
     "put_output": lambda store: store.put_output(Claim("task-1", 1, "a", 30), 0, b"data"),
     "get_output": lambda store: store.get_output("task-1", 1, 0),

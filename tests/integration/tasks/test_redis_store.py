@@ -70,7 +70,7 @@ class TestKeys:
             ttls = {
                 key: await admin.ttl(key) async for key in admin.scan_iter(count=1000) if redis_prefix in key
             }
-        assert len(ttls) == 15  # 2 of the index, 6 tasks, 2 live leases, 5 outputs
+        assert len(ttls) == 16  # 3 of the index, 6 tasks, 2 live leases, 5 outputs
         assert all(0 < ttl <= 50 for ttl in ttls.values()), ttls
 
     async def test_keys_of_a_task_share_a_slot(

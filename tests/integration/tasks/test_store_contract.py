@@ -209,11 +209,33 @@ class TestOwning:
         assert await claim_of(other, make_task(), fence=1, owner="b")
         assert not await store.amend(amended, fence=1), "it is the new owner's"
 
-    async def test_task_that_was_put_back_cannot_be_amended(self, store: TaskStore) -> None:
+    async def test_task_that_nobody_has_may_be_amended_until_it_is_taken(
+        self, store: TaskStore, other: TaskStore
+    ) -> None:
         queued = make_task(state=State.QUEUED)
-        await store.release(await claim_of(store, make_task(state=State.RUNNING)), queued)
-        assert not await store.amend(queued.changed(progress=0.5), fence=1)
+        claim = await claim_of(store, make_task(state=State.RUNNING))
+        assert not await store.amend(make_task(state=State.RUNNING, progress=0.5), fence=1), "it has an owner"
+        await store.release(claim, queued)
+        longer = queued.changed(deliver_until=queued.created_at + 60)
+        assert await store.amend(longer, fence=1)
+        assert await other.read("task-1") == Stored(longer, 1, None, cancel_requested=False)
         assert not await store.amend(queued.changed(state=State.FAILED), fence=1)
+        await claim_of(other, longer, fence=1, owner="b")
+        assert not await store.amend(longer, fence=1), "an instance has it by now"
+
+    async def test_final_record_ends_its_claim_as_it_is_taken(
+        self, store: TaskStore, other: TaskStore
+    ) -> None:
+        await store.release(await claim_of(store, make_task(), owner="a"), make_task())
+        ended = make_task(state=State.FAILED)
+        claim = await claim_of(other, ended, fence=1, owner="b")
+        assert await store.read("task-1") == Stored(ended, 2, None, cancel_requested=False)
+        with pytest.raises(ClaimLost):
+            await other.extend(claim)
+        assert await claim_of(other, ended, fence=1, owner="b") == claim, (
+            "a repeated one gets the same answer"
+        )
+        assert await claim_of(store, make_task(), fence=2, owner="a")
 
     async def test_released_task_can_be_taken_at_once(self, store: TaskStore, other: TaskStore) -> None:
         claim = await claim_of(store, make_task(state=State.RUNNING))
