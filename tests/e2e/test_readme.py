@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import urlopen
@@ -63,7 +64,8 @@ def test_readme_works_as_a_newcomer_types_it(
 def small_clone(folder: Path) -> Shell:
     """Code of a line and one test, so that `make test` runs its real programs in seconds."""
     make_clone(folder)
-    for package in ("agent", "comfyui"):
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    for package in project["tool"]["mypy"]["files"]:
         (folder / package).mkdir()
         (folder / package / "__init__.py").write_text('"""Nothing."""\n')
     (folder / "tests").mkdir()
