@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from agent.errors import AgentError, CallerGone, InstanceLost, StoreUnavailable, TaskCancelled, TaskConflict
+from agent.labels.options import LabelOptions
 from agent.safety.options import SafetyOptions
 from agent.settings import Outputs, Settings
 from agent.tasks.board import TaskBoard, close_attempt
@@ -27,8 +28,8 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """What a caller wants run. `extra_data` and `options` go to ComfyUI with the prompt; `outputs` says how the caller
-    wants them, if he says so, and `safety` how strictly he wants them reviewed; `beside` is everything that stood
-    beside the workflow, as it was sent."""
+    wants them, if he says so, `safety` how strictly he wants them reviewed, and `labels` what they shall carry;
+    `beside` is everything that stood beside the workflow, as it was sent."""
 
     workflow: Workflow = field(repr=False)
     digest: str
@@ -37,6 +38,7 @@ class RunRequest:
     beside: dict[str, Any] = field(default_factory=dict, repr=False)
     outputs: Outputs | None = None
     safety: SafetyOptions | None = None
+    labels: LabelOptions | None = None
 
     @property
     def workflow_name(self) -> str | None:

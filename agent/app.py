@@ -36,6 +36,7 @@ from agent.api.keys import (
     FACADES,
     FREEZES,
     INVENTORY,
+    LABELLER,
     LIBRARY,
     METRICS,
     MODELS,
@@ -69,6 +70,7 @@ from agent.inputs.guard import AllowList
 from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
 from agent.inventory import Inventory
+from agent.labels.labeller import Labeller
 from agent.metrics import Metrics
 from agent.objects import open_object_store
 from agent.outputs.places import OutputPlaces
@@ -125,6 +127,7 @@ def build_app(settings: Settings) -> web.Application:
     app[ORPHANS] = build_orphans(settings, app[BOARD], app[NOTIFIER], partial(_is_ours, app))
     app[METRICS] = Metrics()
     app[TRACES] = Traces(settings.traces_endpoint)
+    app[LABELLER] = Labeller(settings)
     exposition: Callable[[], Exposition] = cache(partial(_open_exposition, settings, app[METRICS]))
     app[EXPOSITION] = exposition
     table = [e for group in (run, socket, tasks, workflows, health, metrics, hooks) for e in group.ENDPOINTS]
@@ -224,7 +227,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     executor = Executor(settings, engine, client, feed, resolver, cleaner)
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
     app[SAFETY] = safety = Safety(settings, app[METRICS], cleaner)
-    runner = Runner(settings, board, executor, safety, places, app[NOTIFIER], app[METRICS])
+    runner = Runner(settings, board, executor, safety, app[LABELLER], places, app[NOTIFIER], app[METRICS])
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[INVENTORY] = inventory = Inventory(engine, client)
     app[PASSAGE] = passage = Passage(url, {})

@@ -403,6 +403,10 @@ class OutputTooLarge(AgentError):
     """The outputs of the task are larger together than this server holds. AGENT_MAX_OUTPUT_BYTES is the limit."""
 
 
+class NotLabelled(AgentError):
+    """An output file cannot be given a label that it must carry. Have its node save PNG, JPEG or WebP."""
+
+
 class NoOutput(AgentError):
     """ComfyUI finished without an error, but no output node of the workflow produced anything."""
 

@@ -28,6 +28,7 @@ from agent.errors import (
     TaskConflict,
 )
 from agent.executor import Executor
+from agent.labels.labeller import Labeller
 from agent.leases import Leases
 from agent.metrics import Metrics
 from agent.outputs.places import OutputPlaces
@@ -66,12 +67,13 @@ class Runner(TaskService):
         board: TaskBoard,
         executor: Executor,
         safety: Safety,
+        labeller: Labeller,
         places: OutputPlaces,
         notifier: Notifier,
         metrics: Metrics,
     ) -> None:
         self.instance = uuid.uuid4().hex[:12]
-        self._safety = safety
+        self._safety, self._labeller = safety, labeller
         self._settings, self._board, self._executor, self._places = settings, board, executor, places
         self._live, self._notifier = board.live, notifier
         self._admission = Admission(settings, board, self.instance, notifier)
@@ -83,6 +85,7 @@ class Runner(TaskService):
             self.instance,
             executor,
             safety,
+            labeller,
             places,
             self._keeper,
             notifier,
@@ -221,6 +224,7 @@ class Runner(TaskService):
                 raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
             check_policy(request.workflow, allow=self._settings.nodes_allow, deny=self._settings.nodes_deny)
             self._safety.check(request)
+            self._labeller.check(request)
             claiming = asyncio.create_task(
                 self._claim(request, task_id, is_background=is_background, is_named=is_named)
             )

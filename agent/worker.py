@@ -1,7 +1,7 @@
 """The work on one task, from its first attempt to its stored end.
 
 review the prompt -> attempt (engine, inputs, slot, prompt, outputs), again where that may help -> review the pictures
--> place the outputs -> settle
+-> label them -> place the outputs -> settle
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from agent.errors import (
     TaskTimeout,
 )
 from agent.executor import Executor
+from agent.labels.labeller import Labeller
 from agent.metrics import Metrics
 from agent.outputs.places import OutputPlaces
 from agent.safety.safety import MadeAgain, Safety
@@ -81,6 +82,7 @@ class Worker:
         instance: str,
         executor: Executor,
         safety: Safety,
+        labeller: Labeller,
         places: OutputPlaces,
         keeper: Keeper,
         notifier: Notifier,
@@ -89,7 +91,7 @@ class Worker:
         requeued: Callable[[], None],
     ) -> None:
         self._settings, self._instance, self._executor = settings, instance, executor
-        self._safety = safety
+        self._safety, self._labeller = safety, labeller
         self._places, self._keeper, self._notifier, self._metrics = places, keeper, notifier, metrics
         self._requeued = requeued
         self._limits: set[asyncio.Timeout] = set()
@@ -162,6 +164,7 @@ class Worker:
                 await self._executor.heal(error)
                 self._begin_attempt(live, error)
             else:
+                collected = await self._labeller.apply(live, request, collected)
                 await self._places.place(live, request, collected)
                 return
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from agent.device_memory import DeviceMemory
 from agent.freeze import FreezeWatch
 from agent.inventory import Inventory
+from agent.labels.labeller import Labeller
 from agent.metrics import Metrics
 from agent.orphans import Orphans
 from agent.parking import Parking
@@ -35,6 +36,8 @@ API_KEYS = web.AppKey("api_keys", tuple[bytes, ...])
 #: Large bodies that are parsed at the same time; each costs several times its size.
 PARSING = web.AppKey("parsing", asyncio.Semaphore)
 ENGINE = web.AppKey("engine", Engine)
+#: A front has one too, for pictures that it converts.
+LABELLER = web.AppKey("labeller", Labeller)
 METRICS = web.AppKey("metrics", Metrics)
 TRACES = web.AppKey("traces", Traces)
 #: Of an engine's devices; a front has none.

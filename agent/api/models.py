@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from agent.labels.options import LabelOptions
 from agent.safety.options import SafetyOptions
 from agent.settings import Outputs
 from agent.tasks.record import NodeProgress, Output, State, TaskRecord
@@ -25,9 +26,9 @@ class CallerOptions(BaseModel):
     """What a caller may say beside the workflow, or beside the parameters of a named one.
 
     `webhook` is a URL that is told of the task's end. `outputs`: "inline" wants them as base64 in the answer, "url" as
-    signed URLs of the object store. `safety` asks for a stricter review than the server's own. The others go to ComfyUI
-    as they are; `client_id` and `prompt_id` are accepted from ComfyUI's own clients, and ignored: the agent has its
-    own.
+    signed URLs of the object store. `safety` asks for a stricter review than the server's own, `labels` for more labels
+    on what is delivered. The others go to ComfyUI as they are; `client_id` and `prompt_id` are accepted from ComfyUI's
+    own clients, and ignored: the agent has its own.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -38,6 +39,7 @@ class CallerOptions(BaseModel):
     partial_execution_targets: list[StrictStr] | None = None
     outputs: Outputs | None = None
     safety: SafetyOptions | None = None
+    labels: LabelOptions | None = None
     client_id: Any = None
     prompt_id: Any = None
     webhook: StrictStr | None = None

@@ -168,16 +168,18 @@ def check_envelope(envelope: Envelope, max_nodes: int) -> RunRequest:
         beside,
         options.outputs,
         options.safety,
+        options.labels,
     )
 
 
 def _digest(workflow: Workflow, options: RunOptions) -> str:
     """What a task is of: two requests of the same task-id ask for the same, or are in conflict. One that asks for a
-    stricter review must not be given what an earlier one has made."""
+    stricter review, or for more labels, must not be given what an earlier one has made."""
     digest = workflow.digest(options.partial_execution_targets)
-    if options.safety is None:
-        return digest
-    return hashlib.sha256(f"{digest} {options.safety.model_dump_json()}".encode()).hexdigest()
+    for asked in (options.safety, options.labels):
+        if asked is not None:
+            digest = hashlib.sha256(f"{digest} {asked.model_dump_json()}".encode()).hexdigest()
+    return digest
 
 
 def _split(data: Any) -> Envelope:

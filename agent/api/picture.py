@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pybase64
 from aiohttp import web
 from pydantic_core import from_json
 
-from agent.errors import AgentError, AnswerTooLarge, NoPicture
+from agent.errors import AgentError, AnswerTooLarge, NoPicture, NotLabelled
+from agent.labels.labeller import Labeller
 from agent.outputs.collect import media_type_of
 from agent.service import Delivery, Forwarded
 from agent.tasks.board import TaskBoard
@@ -56,12 +58,12 @@ def preferred_type(accept: Sequence[str]) -> str:
 
 
 async def picture_response(
-    board: TaskBoard, delivery: Delivery | Forwarded, nodes: Sequence[str], wanted: str
+    board: TaskBoard, labeller: Labeller, delivery: Delivery | Forwarded, nodes: Sequence[str], wanted: str
 ) -> web.Response:
-    """The first picture of these nodes (none: of all), as `wanted` of `preferred_type` says. One that lies in the
-    object store is answered with a redirect to it, as it is.
+    """The first picture of these nodes (none: of all), as `wanted` of `preferred_type` says, with its labels. One that
+    lies in the object store is answered with a redirect to it, as it is.
 
-    Raises NoPicture, AnswerTooLarge.
+    Raises NoPicture, NotLabelled, AnswerTooLarge.
     """
     media_type, found = await _first_picture(board, delivery, nodes)
     headers = {"Vary": "Accept", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -71,7 +73,10 @@ async def picture_response(
         wanted = media_type if media_type in FORMATS else "image/png"
     if media_type != wanted:
         try:
-            found = await asyncio.to_thread(convert, found, FORMATS[wanted])
+            found = await labeller.convert(found, partial(convert, kind=FORMATS[wanted]))
+        except NotLabelled as error:
+            error.task_id = delivery.task_id
+            raise
         except Exception as exc:  # Pillow raises whatever it meets in a picture that it does not know
             raise NoPicture(
                 f"The first picture is {media_type}, and cannot be answered as {wanted}.",

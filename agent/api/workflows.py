@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from agent.admission import RunRequest
 from agent.api.endpoint import Answer, Endpoint, Parameter
 from agent.api.form import Field, File, is_form, read_form
-from agent.api.keys import BOARD, INVENTORY, LIBRARY, SETTINGS
+from agent.api.keys import BOARD, INVENTORY, LABELLER, LIBRARY, SETTINGS
 from agent.api.models import (
     Accepted,
     CallerOptions,
@@ -107,7 +107,7 @@ async def run_workflow(request: web.Request) -> web.Response:
     async def show(request: web.Request, delivery: Delivery | Forwarded) -> web.Response:
         if accept == JSON:
             return await show_progress_map(request, delivery)
-        return await picture_response(request.app[BOARD], delivery, nodes, accept)
+        return await picture_response(request.app[BOARD], request.app[LABELLER], delivery, nodes, accept)
 
     return await answer_run(request, read, show)
 

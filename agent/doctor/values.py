@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from agent.build import bucket_reader, build_notifier
 from agent.doctor.finding import Finding, advice, ok, problem
 from agent.inputs.guard import AllowList
+from agent.labels.labeller import Labeller
 from agent.objects import open_object_store
 from agent.settings import Settings, SettingsError, read_api_keys
 from agent.tasks.board import TaskBoard
@@ -40,6 +41,7 @@ def check_settings(settings: Settings) -> list[Finding]:
         lambda: open_object_store(settings),
         lambda: bucket_reader(settings),
         lambda: build_notifier(settings, board),
+        lambda: Labeller(settings),
     ]
     found = []
     for step in steps:

@@ -1,0 +1,1 @@
+"""Marks delivered pictures as machine-made, without touching their pixels where that can be."""

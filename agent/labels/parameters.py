@@ -1,0 +1,168 @@
+"""The generation parameters of a picture as one text, in the form that AUTOMATIC1111's web UI began with and that
+picture viewers and galleries read: the prompt, `Negative prompt: ...`, then a line of `Name: value` with commas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from comfyui.workflow import Node, Workflow, is_link
+
+#: Of the PNG text.
+KEYWORD = "parameters"
+
+#: What a sampler is told, and by which inputs; of the sampler itself or of what is plugged into it.
+FACTS = {
+    "Steps": ("steps",),
+    "Sampler": ("sampler_name",),
+    "Schedule type": ("scheduler",),
+    "CFG scale": ("cfg",),
+    "Distilled CFG Scale": ("guidance",),
+    "Seed": ("seed", "noise_seed"),
+    "Denoising strength": ("denoise",),
+}
+
+#: What is plugged into the samplers that consist of several nodes.
+PLUGS = ("noise", "guider", "sampler", "sigmas")
+
+#: Inputs with the name of a model's file.
+MODEL_FILES = ("ckpt_name", "unet_name", "model_name", "gguf_name")
+
+#: Inputs by which nodes for text take their text.
+TEXTS = (
+    "text",
+    "text_g",
+    "text_l",
+    "t5xxl",
+    "clip_g",
+    "clip_l",
+    "prompt",
+    "string",
+    "string_a",
+    "string_b",
+    "value",
+)
+
+#: The one of these that a constant's node gives on.
+CONSTANTS = ("value", "seed", "noise_seed", "int", "float", "string", "number")
+
+
+def parameters_text(workflow: Workflow, node_id: str, size: tuple[int, int]) -> str | None:
+    """The parameters of the sampler that an output node's pictures come from; of several in a row, the last. `size`:
+    of the picture, where the graph does not say with which size it was sampled. None where there is no sampler."""
+    sampler = _find_sampler(workflow, node_id)
+    if sampler is None:
+        return None
+    parts = [sampler, *_plugged(workflow, sampler)]
+    positive = _prompt(workflow, parts, ("positive", "conditioning"))
+    negative = _prompt(workflow, parts, ("negative",))
+    conditions = [n for n in _upstream(workflow, sampler) if "guidance" in n.inputs]
+    facts = {
+        label: value
+        for label, names in FACTS.items()
+        if (value := _first_value(workflow, [*parts, *conditions], names)) is not None
+    }
+    if facts.get("Denoising strength") == 1:
+        del facts["Denoising strength"]
+    width, height = _latent_size(workflow, sampler) or size
+    facts["Size"] = f"{width}x{height}"
+    if model := _model(workflow, parts):
+        facts["Model"] = model
+    facts["Version"] = "ComfyUI"
+    lines = [positive] if positive else []
+    if negative:
+        lines.append(f"Negative prompt: {negative}")
+    lines.append(", ".join(f"{label}: {value}" for label, value in facts.items()))
+    return "\n".join(lines)
+
+
+def _find_sampler(workflow: Workflow, node_id: str) -> Node | None:
+    origin = workflow.origin(node_id)
+    if origin is None:
+        return None
+    for node in _upstream(workflow, workflow.nodes[origin]):
+        links = {name for name, _ in node.links()}
+        if node.is_sampler and links & {"positive", "guider", "latent_image"}:
+            return node
+    return None
+
+
+def _upstream(workflow: Workflow, node: Node) -> Iterator[Node]:
+    """The node and all before it, nearest first."""
+    found, waiting = {node.id}, [node]
+    for current in waiting:
+        yield current
+        for _, source in current.links():
+            if source not in found:
+                found.add(source)
+                waiting.append(workflow.nodes[source])
+
+
+def _plugged(workflow: Workflow, node: Node) -> list[Node]:
+    plugs = [workflow.nodes[source] for name, source in node.links() if name in PLUGS]
+    return [found for plug in plugs for found in (plug, *_plugged(workflow, plug))]
+
+
+def _prompt(workflow: Workflow, parts: list[Node], names: tuple[str, ...]) -> str:
+    """The texts that come in by the first of these inputs, in the order in which they are put together."""
+    link = next((node.inputs[n] for n in names for node in parts if is_link(node.inputs.get(n))), None)
+    texts: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    _collect(workflow, link, texts, seen)
+    return ", ".join(dict.fromkeys(text for text in texts if text))
+
+
+def _collect(workflow: Workflow, link: Any, texts: list[str], seen: set[tuple[str, str]]) -> None:
+    waiting = [link]
+    while waiting:
+        link = waiting.pop()
+        node = _source(workflow, link)
+        if node is None or (node.id, str(link[1])) in seen:
+            continue
+        seen.add((node.id, str(link[1])))
+        if "ZeroOut" in node.class_type:
+            continue  # the text before it has no effect
+        given = [node.inputs[name] for name in TEXTS if name in node.inputs]
+        texts += [text.strip() for text in given if isinstance(text, str)]
+        if "positive" in node.inputs and "negative" in node.inputs:  # it passes both on, one by each output
+            following = [node.inputs["negative" if link[1] == 1 else "positive"]]
+        else:
+            following = [value for name, value in node.inputs.items() if name.startswith("conditioning")]
+        waiting += reversed([*(text for text in given if is_link(text)), *following])
+
+
+def _first_value(workflow: Workflow, nodes: list[Node], names: tuple[str, ...]) -> Any:
+    """The first of these inputs that has a value, also one that comes from a constant's node."""
+    for node in nodes:
+        for name in names:
+            value = node.inputs.get(name)
+            if (source := _source(workflow, value)) is not None:
+                value = next((source.inputs[n] for n in (name, *CONSTANTS) if n in source.inputs), None)
+            if isinstance(value, str | int | float) and not isinstance(value, bool):
+                return value
+    return None
+
+
+def _latent_size(workflow: Workflow, sampler: Node) -> tuple[int, int] | None:
+    node = _source(workflow, sampler.inputs.get("latent_image"))
+    sides = [_first_value(workflow, [node], (side,)) for side in ("width", "height")] if node else []
+    return (sides[0], sides[1]) if sides and all(isinstance(side, int) for side in sides) else None
+
+
+def _model(workflow: Workflow, parts: list[Node]) -> str | None:
+    """The file that the model comes from, without folder and ending; patches of it are passed over."""
+    link = next((node.inputs["model"] for node in parts if is_link(node.inputs.get("model"))), None)
+    seen: set[str] = set()
+    while (node := _source(workflow, link)) is not None and node.id not in seen:
+        seen.add(node.id)
+        for name in MODEL_FILES:
+            if isinstance(file := node.inputs.get(name), str):
+                return PurePosixPath(file.replace("\\", "/")).stem
+        link = node.inputs.get("model")
+    return None
+
+
+def _source(workflow: Workflow, link: Any) -> Node | None:
+    """The node that a link comes from; None for what is no link."""
+    return workflow.nodes[link[0]] if is_link(link) else None

@@ -1,0 +1,169 @@
+"""The visible mark: where it stands, how high it is, and that it can be read on everything."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageOps
+
+from agent.labels.labeller import Labeller
+from agent.labels.mark import Mark, UnusableFont
+from agent.labels.picture import Wanted, label
+from agent.labels.settings import Corner
+from agent.settings import SettingsError
+from tests.exif_tool import ExifTool
+from tests.integration.agent.service import settings_of
+from tests.unit.labels.files import MODES, OTHER_XMP, PROFILE, comfyui_png, encode, exif_of, noise
+
+WHITE, BLACK = 255, 0
+
+
+def mark(text: str = "AI", height: float = 5, corner: Corner = Corner.BOTTOM_RIGHT) -> Mark:
+    return Mark(text, None, height, corner)
+
+
+def marked(data: bytes, with_mark: Mark | None = None) -> bytes:
+    found = label(data, Wanted(iptc=True, mark=with_mark or mark()))
+    assert found is not None
+    return found.data
+
+
+def look(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def flat(color: int, size: tuple[int, int], kind: str = "PNG", mode: str = "L", **how: Any) -> bytes:
+    return encode(Image.new("L", size, color).convert(mode), kind, **how)
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (1920, 1080), (512, 768), (200, 200)])
+@pytest.mark.parametrize("text", ["AI", "AI generated", "AIx"])
+def test_letters_are_as_high_as_they_must_be(size: tuple[int, int], text: str) -> None:
+    grey = look(marked(flat(BLACK, size), mark(text))).convert("L")
+    white = grey.point(lambda value: WHITE if value > 127 else BLACK).getbbox()
+    assert white is not None
+    assert white[3] - white[1] >= 0.05 * min(size)
+    assert white[3] - white[1] < 0.08 * min(size)
+
+
+@pytest.mark.parametrize("background", [BLACK, 60, 128, 200, WHITE])
+def test_mark_is_seen_on_any_ground(background: int) -> None:
+    grey = look(marked(flat(background, (512, 512)))).convert("L")
+    dark, light = grey.getextrema()
+    assert light - background > 100 or background - dark > 100
+    assert (dark, light) == (min(background, dark), max(background, light))
+
+
+@pytest.mark.parametrize("corner", list(Corner))
+def test_corner(corner: Corner) -> None:
+    box = look(marked(flat(BLACK, (400, 300)), mark(corner=corner))).convert("L").getbbox()
+    assert box is not None
+    assert (box[0] > 200) == corner.endswith("right")
+    assert (box[1] > 150) == corner.startswith("bottom")
+    assert box[0] > 0
+    assert box[1] > 0
+    assert box[2] < 400
+    assert box[3] < 300
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_mark_stands_upright_as_the_picture_is_shown(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = marked(flat(BLACK, (400, 300), "JPEG", "RGB", exif=exif.tobytes()))
+    shown = ImageOps.exif_transpose(look(data)).convert("L").point(lambda v: WHITE if v > 127 else BLACK)
+    plain = (
+        look(marked(flat(BLACK, shown.size, "JPEG", "RGB")))
+        .convert("L")
+        .point(lambda v: WHITE if v > 127 else BLACK)
+    )
+    box, wanted = shown.getbbox(), plain.getbbox()
+    assert box is not None
+    assert wanted is not None
+    assert all(abs(a - b) <= 2 for a, b in zip(box, wanted, strict=True))
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in MODES.items() for mode in modes])
+def test_format_size_and_everything_told_stay(kind: str, mode: str, tool: ExifTool) -> None:
+    how: dict[str, Any] = {"exif": exif_of(artist="Somebody")}
+    if mode in ("RGB", "RGBA"):
+        how["icc_profile"] = PROFILE
+    if kind != "PNG":
+        how["xmp"] = OTHER_XMP
+    if kind == "JPEG":
+        how |= {"progressive": True, "quality": 61, "dpi": (300, 300), "comment": b"a comment"}
+    data = encode(noise((96, 64), mode), kind, **how)
+    before, after, tags = look(data), look(marked(data)), tool.read(marked(data))
+    assert (after.format, after.size) == (before.format, before.size)
+    assert after.info.get("icc_profile") == before.info.get("icc_profile")
+    assert tags["IFD0:Artist"] == "Somebody"
+    if kind == "JPEG":
+        assert (after.mode, after.quantization) == (before.mode, before.quantization)
+        assert after.info.get("progressive") == before.info.get("progressive")
+        assert after.info.get("dpi") == before.info.get("dpi")
+        assert tags["File:Comment"] == "a comment"
+    if kind != "PNG":
+        assert tags["XMP-dc:Format"] == "image/x-test"
+    if kind == "PNG" and mode != "I;16":
+        far = (0, 0, 48, 32)  # away from the mark nothing changes
+        assert after.convert("RGBA").crop(far).tobytes() == before.convert("RGBA").crop(far).tobytes()
+
+
+def test_texts_of_comfyui_stay_in_a_marked_png() -> None:
+    found = look(marked(comfyui_png(workflow="{}")))
+    assert {"prompt", "workflow"} <= found.info.keys()
+
+
+def test_lossless_webp_stays_lossless() -> None:
+    data = encode(noise((96, 64)), "WEBP", lossless=True)
+    far = (0, 0, 48, 32)
+    assert look(marked(data)).crop(far).tobytes() == look(data).crop(far).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_every_frame_of_an_animation_is_marked(kind: str) -> None:
+    images = [Image.new("RGB", (200, 200), color) for color in ("black", "navy", "maroon")]
+    data = encode(images[0], kind, save_all=True, append_images=images[1:], duration=[50, 60, 70], loop=3)
+    found = look(marked(data))
+    assert found.n_frames == 3  # type: ignore[attr-defined]
+    assert found.info["loop"] == 3
+    for number, duration in enumerate((50, 60, 70)):
+        found.seek(number)
+        found.load()
+        assert found.info["duration"] == duration
+        assert found.convert("L").getextrema()[1] > 200
+
+
+def test_tiny_pictures_are_marked_too() -> None:
+    for size in ((1, 1), (8, 8), (3, 300), (300, 3)):
+        assert look(marked(flat(BLACK, size))).size == size
+
+
+def test_font_without_the_letters_is_refused() -> None:
+    with pytest.raises(UnusableFont, match="no letter for 生 成; name one"):
+        mark("AI生成")
+    with pytest.raises(SettingsError, match="AGENT_LABEL_MARK_TEXT: the font has no letter"):
+        Labeller(settings_of(label_mark_text="AI生成"))
+    with pytest.raises(UnusableFont, match="nothing to be seen"):
+        mark(" ")
+    with pytest.raises(UnusableFont, match="too long"):
+        mark("w" * 40)
+
+
+def test_font_of_the_operator(tmp_path: Path) -> None:
+    font = next(Path("/usr/share/fonts").rglob("*.ttf"), None)
+    if font is None:
+        pytest.skip("no TrueType font is installed (Debian: fonts-dejavu-core)")
+    assert (
+        look(marked(flat(BLACK, (300, 300)), Mark("AI", str(font), 5, Corner.TOP_LEFT))).getbbox() is not None
+    )
+    broken = tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+    for path in (broken, tmp_path / "nowhere.ttf"):
+        with pytest.raises(UnusableFont, match="cannot be read"):
+            Mark("AI", str(path), 5, Corner.TOP_LEFT)
