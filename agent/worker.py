@@ -150,6 +150,7 @@ class Worker:
                 collected = await self._executor.attempt(live, request)
                 has_time = _time_left(limit) > time.monotonic() - began
                 collected = await self._safety.review(live, request, collected, has_time=has_time)
+                collected = await self._labeller.apply(live, request, collected)
             except MadeAgain as again:
                 log.warning(
                     "task.made_again", error=again.error.code, detail=again.error.detail[:LOGGED_DETAIL]
@@ -164,7 +165,6 @@ class Worker:
                 await self._executor.heal(error)
                 self._begin_attempt(live, error)
             else:
-                collected = await self._labeller.apply(live, request, collected)
                 await self._places.place(live, request, collected)
                 return
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.admission import RunRequest
-from agent.errors import NotLabelled
+from agent.errors import AgentError, NotLabelled, OutputCorrupt
 from agent.labels.options import Labels, labels_of
 from agent.labels.settings import LabelSettings
 from agent.outputs.collect import Collected
@@ -64,7 +64,8 @@ class Labeller:
     async def apply(self, live: LiveTask, request: RunRequest, collected: list[Collected]) -> list[Collected]:
         """The outputs with their labels. The record warns of those that could not be given all of them.
 
-        Raises NotLabelled, with `node_id` and `filename`: for a label that is enforced, and for a broken picture.
+        Raises with `node_id` and `filename`: NotLabelled for a label that is enforced, OutputCorrupt for a broken
+        picture, of which nobody could say that it carries any.
         """
         labels = labels_of(self._settings, request.labels)
         if not collected or not any(mode.strength for mode in labels):
@@ -104,7 +105,7 @@ class Labeller:
         async with self._gate:
             found = await asyncio.to_thread(self._label_now, job, item)
         if found is None and item.output.media_type in PICTURES:
-            raise _fault(item, "the file is not what its name says")
+            raise _fault(item, "the file is not what its name says", OutputCorrupt)
         missing = job.labels.wanted() if found is None else found.missing
         if any(getattr(job.labels, name) is Mode.ENFORCE for name in missing):
             raise _fault(item, _say_missing(missing))
@@ -121,14 +122,19 @@ class Labeller:
 
         try:
             return label(item.data, self._wanted(job, item))
-        except (BrokenPicture, DoesNotFit) as exc:
+        except BrokenPicture as exc:
+            raise _fault(item, str(exc), OutputCorrupt) from None
+        except DoesNotFit as exc:
             raise _fault(item, str(exc)) from None
         except CannotSign as exc:  # says what is wrong with the operator's certificate; callers need not know
             log.warning("label.not_signed", task_id=job.task_id, reason=str(exc))
             raise _fault(item, "its content credentials could not be signed") from None
         except Exception as exc:
             log.exception("label.failed", task_id=job.task_id, filename=item.output.filename)
-            raise _fault(item, f"the picture cannot be worked on ({type(exc).__name__})") from None
+            # Drawing reads every pixel: what fails is the picture, as a rule.
+            raise _fault(
+                item, f"the picture cannot be worked on ({type(exc).__name__})", OutputCorrupt
+            ) from None
 
     def _wanted(self, job: _Job, item: Collected) -> Wanted:
         from agent.labels.aigc import aigc_json  # noqa: PLC0415
@@ -191,9 +197,9 @@ def _say_missing(missing: tuple[str, ...] | list[str]) -> str:
     return ", and ".join(parts)
 
 
-def _fault(item: Collected, reason: str) -> NotLabelled:
+def _fault(item: Collected, reason: str, kind: type[AgentError] = NotLabelled) -> AgentError:
     output = item.output
-    return NotLabelled(
+    return kind(
         f'Output file "{output.filename}" of node "{output.node_id}" cannot be labelled: {reason}.',
         node_id=output.node_id,
         filename=output.filename,

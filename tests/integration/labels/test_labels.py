@@ -277,6 +277,24 @@ async def test_label_that_is_enforced_fails_a_task_whose_file_cannot_carry_it(ma
     assert (await agent.output("enforced", 0)).status in (404, 409, 410, 500)
 
 
+async def test_broken_picture_is_not_delivered_without_its_labels_but_made_again(
+    make_agent: MakeAgent, engine: EngineView, tool: ExifTool
+) -> None:
+    how = {"filename_prefix": "broken", "fps": 6.0, "lossless": False, "quality": 80, "method": "default"}
+    graph = graphs.chain(graphs.empty(size=(32, 32), batch=3), graphs.node("SaveAnimatedWEBP", images=..., **how))
+    once, often = await make_agent(label_iptc="warn", max_attempts=1), await make_agent(label_iptc="warn")
+    try:
+        await engine.fault("corrupt-output")
+        found = (await once.run(graph)).error(500, "OutputCorrupt")
+        assert (found["node_id"], found["filename"][-5:]) == ("2", ".webp")
+        await engine.fault("corrupt-output")
+        (data,) = (await often.run(graph, "again")).results("2")
+    finally:
+        await engine.fault()
+    assert tool.read(data)["XMP-iptcExt:DigitalSourceType"] == SOURCE_TYPE
+    assert [a["outcome"] for a in (await often.task("again"))["attempts"]] == ["failed", "succeeded"]
+
+
 async def test_key_is_in_no_log_no_record_and_no_answer(make_agent: MakeAgent, signer: SigningFiles) -> None:
     # The third line is of the public key, which the certificate has too.
     lines = signer.key.read_text().splitlines()[1:3]

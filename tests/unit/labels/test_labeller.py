@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.admission import RunRequest
-from agent.errors import NotLabelled
+from agent.errors import NotLabelled, OutputCorrupt
 from agent.labels import picture
 from agent.labels.labeller import PARALLEL_PICTURES, Labeller
 from agent.labels.options import LabelOptions
@@ -72,7 +72,7 @@ JPEG = encode(noise(), "JPEG")
 async def test_broken_picture_is_never_delivered_without_its_labels(
     mode: str, name: str, data: bytes
 ) -> None:
-    with pytest.raises(NotLabelled) as found:
+    with pytest.raises(OutputCorrupt) as found:
         await Labeller(settings_of()).apply(
             task(), wanting(iptc=mode), made(("fine.jpg", JPEG), (name, data))
         )
@@ -82,7 +82,7 @@ async def test_broken_picture_is_never_delivered_without_its_labels(
 
 async def test_picture_that_cannot_be_drawn_upon() -> None:
     broken = JPEG[: JPEG.index(b"\xff\xda") + 20]
-    with pytest.raises(NotLabelled, match="cannot be worked on"):
+    with pytest.raises(OutputCorrupt, match="cannot be worked on"):
         await Labeller(settings_of()).apply(task(), wanting(mark="warn"), made(("x.jpg", broken)))
 
 
