@@ -281,13 +281,15 @@ async def test_broken_picture_is_not_delivered_without_its_labels_but_made_again
     make_agent: MakeAgent, engine: EngineView, tool: ExifTool
 ) -> None:
     how = {"filename_prefix": "broken", "fps": 6.0, "lossless": False, "quality": 80, "method": "default"}
-    graph = graphs.chain(graphs.empty(size=(32, 32), batch=3), graphs.node("SaveAnimatedWEBP", images=..., **how))
+    graph = graphs.chain(
+        graphs.empty(size=(32, 32), batch=3), graphs.node("SaveAnimatedWEBP", images=..., **how)
+    )
     once, often = await make_agent(label_iptc="warn", max_attempts=1), await make_agent(label_iptc="warn")
     try:
-        await engine.fault("corrupt-output")
+        await engine.fault("corrupt-output,times=1")
         found = (await once.run(graph)).error(500, "OutputCorrupt")
         assert (found["node_id"], found["filename"][-5:]) == ("2", ".webp")
-        await engine.fault("corrupt-output")
+        await engine.fault("corrupt-output,times=1")
         (data,) = (await often.run(graph, "again")).results("2")
     finally:
         await engine.fault()

@@ -65,7 +65,7 @@ def test_every_setting_is_described_and_has_a_default(load: Load) -> None:
     load()
     for name, field in Settings.model_fields.items():
         assert field.description, name
-        assert re.fullmatch(r"(AGENT|COMFYUI|REDIS)_[A-Z_]+", variable(name))
+        assert re.fullmatch(r"(AGENT|COMFYUI|REDIS|OTEL)_[A-Z0-9_]+", variable(name))
 
 
 def test_the_defaults_are_those_of_the_design(load: Load) -> None:
