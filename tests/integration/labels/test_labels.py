@@ -284,7 +284,10 @@ async def test_broken_picture_is_not_delivered_without_its_labels_but_made_again
     graph = graphs.chain(
         graphs.empty(size=(32, 32), batch=3), graphs.node("SaveAnimatedWEBP", images=..., **how)
     )
-    once, often = await make_agent(label_iptc="warn", max_attempts=1), await make_agent(label_iptc="warn")
+    once, often = (
+        await make_agent(label_iptc="warn", max_attempts=1),
+        await make_agent(label_iptc="warn", max_attempts=6),
+    )
     try:
         await engine.fault("corrupt-output,times=1")
         found = (await once.run(graph)).error(500, "OutputCorrupt")
@@ -294,7 +297,8 @@ async def test_broken_picture_is_not_delivered_without_its_labels_but_made_again
     finally:
         await engine.fault()
     assert tool.read(data)["XMP-iptcExt:DigitalSourceType"] == SOURCE_TYPE
-    assert [a["outcome"] for a in (await often.task("again"))["attempts"]] == ["failed", "succeeded"]
+    first, *_, last = (await often.task("again"))["attempts"]  # one between may meet the engine's cache
+    assert (first["error"]["code"], last["outcome"]) == ("OutputCorrupt", "succeeded")
 
 
 async def test_key_is_in_no_log_no_record_and_no_answer(make_agent: MakeAgent, signer: SigningFiles) -> None:
