@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -34,6 +35,24 @@ log = structlog.get_logger(__name__)
 
 #: Errors that are the fault of the workflow, and so of the table of models.
 OF_WORKFLOWS = (InvalidWorkflow, NodeNotAllowed, UnknownNodeClass, WorkflowRejected, WorkflowTooLarge)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How an answer looks that begins before its result is there. `filler` means nothing to its readers; `before` and
+    `after` frame the JSON of an error that comes late."""
+
+    media_type: str
+    filler: bytes
+    before: bytes = b""
+    after: bytes = b""
+
+
+#: JSON allows spaces before a value.
+JSON = Form("application/json", b" ")
+
+#: Readers of event streams skip comments.
+EVENTS = Form("text/event-stream", b": \n\n", b"data: ", b"\n\n")
 
 
 class EarlyAnswer(web.StreamResponse):
@@ -77,21 +96,19 @@ def blame(error: Exception) -> Exception:
     return InvalidModel(f"The workflow of this model: {error}") if isinstance(error, OF_WORKFLOWS) else error
 
 
-async def answer_early(request: web.Request, work: Coroutine[Any, Any, web.Response]) -> web.StreamResponse:
-    """The JSON answer that `work` makes. When it takes longer than AGENT_EARLY_ANSWER_SECONDS, the answer begins with
-    status 200 and goes on with spaces, which JSON allows before a value, until the body follows.
+async def answer_early(
+    request: web.Request, work: Coroutine[Any, Any, web.Response], form: Form = JSON
+) -> web.StreamResponse:
+    """The answer that `work` makes. When it takes longer than AGENT_EARLY_ANSWER_SECONDS, the answer begins with
+    status 200 and goes on with what its readers skip, until the body follows.
 
     An error that comes after that can only be told by its body. One that comes before has its own status.
     """
     seconds = request.app[SETTINGS].early_answer_seconds
     working = asyncio.create_task(_worked(request, work))
     try:
-        if not seconds:
-            return await working
-        done, _ = await asyncio.wait({working}, timeout=seconds)
-        if done:
-            return working.result()
-        return await _keep_alive(request, working, seconds)
+        done, _ = await asyncio.wait({working}, timeout=seconds or None)
+        return working.result() if done else await _keep_alive(request, working, form, seconds)
     finally:
         if not working.done():  # the caller left
             working.cancel()
@@ -99,24 +116,24 @@ async def answer_early(request: web.Request, work: Coroutine[Any, Any, web.Respo
 
 
 async def _keep_alive(
-    request: web.Request, working: asyncio.Task[web.Response], seconds: float
+    request: web.Request, working: asyncio.Task[web.Response], form: Form, seconds: float
 ) -> web.StreamResponse:
-    response = EarlyAnswer(headers={"Content-Type": "application/json", "Cache-Control": "no-store"})
-    response.headers["X-Accel-Buffering"] = "no"  # or nginx would keep the spaces to itself
+    response = EarlyAnswer(headers={"Content-Type": form.media_type, "Cache-Control": "no-store"})
+    response.headers["X-Accel-Buffering"] = "no"  # or nginx would keep the filler to itself
     await response.prepare(request)
     try:
-        while True:
+        done: set[asyncio.Task[web.Response]] = set()
+        while not done:
             async with reading_limit():
-                await response.write(b" ")
+                await response.write(form.filler)
             done, _ = await asyncio.wait({working}, timeout=seconds)
-            if done:
-                break
         late = working.result()
+        body = late.body if isinstance(late.body, bytes) else b""
         if isinstance(late, ErrorResponse):
-            response.code = late.code
+            response.code, body = late.code, form.before + body + form.after
             log.warning("answer.failed_late", code=late.code)
         async with reading_limit():
-            await response.write(late.body if isinstance(late.body, bytes) else b"")
+            await response.write(body)
             await response.write_eof()
     except SlowReader:
         cut_off(request)

@@ -7,8 +7,9 @@ begin early. `?queueRequest=true` is the asynchronous form (cloudflare_batch.py)
 from __future__ import annotations
 
 from aiohttp import web
+from pydantic_core import to_json
 
-from agent.api.facades.answering import answer_early, run_tasks
+from agent.api.facades.answering import EVENTS, answer_early, run_tasks
 from agent.api.facades.cloudflare_answers import render_error, result_of, success
 from agent.api.facades.cloudflare_batch import queue_batch, tell_batch
 from agent.api.facades.cloudflare_input import parse_body, prepare_input
@@ -30,6 +31,8 @@ async def run(request: web.Request) -> web.StreamResponse:
     prepared = await prepare_input(request.app, model, data)
     if model.answer is Answer.PICTURE:
         return await _picture(request, prepared)
+    if model.answer is Answer.RESPONSE and data.get("stream") is True:
+        return await answer_early(request, _events(request, prepared), EVENTS)
     return await answer_early(request, _result(request, prepared))
 
 
@@ -46,3 +49,14 @@ async def _result(request: web.Request, prepared: Prepared) -> web.Response:
     (delivery,) = await run_tasks(request, [prepared])
     result = await result_of(request.app, prepared.model, prepared.nodes, delivery)
     return json_response(success(result), headers={"task-id": delivery.task_id})
+
+
+async def _events(request: web.Request, prepared: Prepared) -> web.Response:
+    """Generated text as a stream, in one piece: a workflow puts it out when it has all of it."""
+    (delivery,) = await run_tasks(request, [prepared])
+    result = await result_of(request.app, prepared.model, prepared.nodes, delivery)
+    return web.Response(
+        body=b"data: " + to_json(result) + b"\n\ndata: [DONE]\n\n",
+        content_type=EVENTS.media_type,
+        headers={"Cache-Control": "no-store", "task-id": delivery.task_id},
+    )

@@ -65,9 +65,9 @@ def _checkpoint(file: str, values: Mapping[str, Any], answer: Answer = Answer.PI
     )
 
 
-_LARGE = {"width": 1024, "height": 1024, "megapixels": 1.0}
+_LARGE = {"width": 1024, "height": 1024}
 _SD15 = _checkpoint("v1-5-pruned-emaonly.safetensors", {})
-_SDXL = _checkpoint("sd_xl_base_1.0.safetensors", _LARGE)
+_SDXL = _checkpoint("sd_xl_base_1.0.safetensors", {**_LARGE, "megapixels": 1.0})
 _LCM = _checkpoint(
     "DreamShaper8_LCM.safetensors", {"sampler": "lcm", "scheduler": "sgm_uniform", "steps": 8, "cfg": 2.0}
 )

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 from pydantic_core import to_json
 
-from agent.api.facades.answering import EarlyAnswer, run_tasks
+from agent.api.facades.answering import EVENTS, EarlyAnswer, run_tasks
 from agent.api.facades.openai_answers import describe
 from agent.api.facades.openai_input import Edit, Generation
 from agent.api.facades.request import Prepared
@@ -29,9 +29,6 @@ QUIET_SECONDS = 15
 
 #: What a preview is.
 PREVIEW = "image/jpeg"
-
-#: Sent when there is nothing to say. Readers of event streams skip it.
-SIGN_OF_LIFE = b": \n\n"
 
 
 class _Previews:
@@ -58,7 +55,7 @@ async def stream(request: web.Request, given: Generation, prepared: Prepared) ->
     previews = _Previews(request, given, events)
     working = asyncio.create_task(_work(request, given, prepared, previews))
     working.add_done_callback(lambda _: events.put_nowait(None))
-    response = EarlyAnswer(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    response = EarlyAnswer(headers={"Content-Type": EVENTS.media_type, "Cache-Control": "no-store"})
     response.headers["X-Accel-Buffering"] = "no"
     pause = request.app[SETTINGS].early_answer_seconds or QUIET_SECONDS
     try:
@@ -88,7 +85,7 @@ async def _next(events: asyncio.Queue[bytes | None], pause: float) -> bytes | No
         async with asyncio.timeout(pause):
             return await events.get()
     except TimeoutError:
-        return SIGN_OF_LIFE
+        return EVENTS.filler
 
 
 async def _work(request: web.Request, given: Generation, prepared: Prepared, previews: _Previews) -> bytes:

@@ -107,8 +107,8 @@ def _build(named: NamedWorkflow, model: Model, wish: Wish, outputs: str, max_nod
     for name, value in zip(_pictures(named, wish), wish.images, strict=True):
         parameters[name], roles[name] = value, "image"
     known = {name: value for name, value in parameters.items() if name in named.manifest.parameters}
-    if wish.effort != 1 and "steps" in named.manifest.parameters and "steps" not in roles:
-        known["steps"] = _steps(named, known, wish.effort)
+    if wish.effort != 1 and "steps" not in roles:
+        known |= _scaled_steps(named, known, wish.effort)
     for name, parameter in named.manifest.parameters.items():
         if parameter.type.is_file and parameter.is_required and name not in known:
             role = "mask" if parameter.type is Kind.MASK else "image"
@@ -121,10 +121,15 @@ def _build(named: NamedWorkflow, model: Model, wish: Wish, outputs: str, max_nod
     return Prepared(run, model, named.manifest.outputs)
 
 
-def _steps(named: NamedWorkflow, values: Mapping[str, Any], effort: float) -> int:
-    low, high = named.manifest.parameters["steps"].limits
-    steps = max(round(values.get("steps", named.default("steps")) * effort), low or 1)
-    return int(steps if high is None else min(steps, high))
+def _scaled_steps(named: NamedWorkflow, values: Mapping[str, Any], effort: float) -> dict[str, int]:
+    """So many times the steps that the workflow would take, within their limits; nothing where it has none."""
+    parameter = named.manifest.parameters.get("steps")
+    usual = values.get("steps", named.default("steps")) if parameter else None
+    if parameter is None or not isinstance(usual, int):
+        return {}
+    low, high = parameter.limits
+    steps = max(round(usual * effort), int(low or 1))
+    return {"steps": steps if high is None else min(steps, int(high))}
 
 
 def _roles(named: NamedWorkflow, wish: Wish) -> dict[str, Any]:
@@ -132,9 +137,12 @@ def _roles(named: NamedWorkflow, wish: Wish) -> dict[str, Any]:
     given = {role: value for role, value in wish.values.items() if value is not None}
     if wish.mask is not None:
         given["mask"] = wish.mask
-    if "width" in given and "height" in given and "width" not in named.manifest.parameters:
+    size = named.manifest.parameters.get("megapixels")
+    if size is not None and "width" in given and "height" in given:
         # A picture that is changed keeps its shape: how large it becomes is all that is left to say.
-        given["megapixels"] = round(given["width"] * given["height"] / MEGAPIXEL, 3)
+        low, high = size.limits
+        wanted = round(given["width"] * given["height"] / MEGAPIXEL, 3)
+        given["megapixels"] = min(max(wanted, low or 0), wanted if high is None else high)
     return given
 
 

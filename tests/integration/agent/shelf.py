@@ -81,6 +81,8 @@ MODELS: dict[str, Any] = {
     "nowhere": {"workflow": "there-is-none"},
     "misspelt": {"workflow": "text-to-image", "values": {"stepps": 4}},
     "no-file": {"workflow": "text-to-image", "values": {"checkpoint": "nobody-has-this.safetensors"}},
+    "blend": {"edit": "blend", "inpaint": "merge-by-mask"},
+    "dall-e-2": {"edit": "blend", "inpaint": "merge-by-mask"},
     "wild-*": {"workflow": "slow"},
     "dall-e-3": None,
 }
