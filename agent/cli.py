@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from agent import __version__
+from agent.commands.check_images import check_images
 from agent.commands.run import run
 from agent.commands.tasks import cancel, outputs, status
 from agent.library.commands import app as workflow_commands
@@ -167,7 +168,7 @@ def doctor(
     raise typer.Exit(run_doctor(typer.echo, write=write, as_json=as_json))
 
 
-for command in (run, status, cancel, outputs):
+for command in (run, status, cancel, outputs, check_images):
     app.command()(command)
 app.add_typer(workflow_commands, name="workflow")
 

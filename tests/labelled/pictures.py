@@ -1,5 +1,6 @@
 """Draws pictures of which it is known whether a run has failed: `python -m tests.labelled.pictures FOLDER` writes them
-with a list, labels.csv, for `comfyui-agent check-images FOLDER --labels FOLDER/labels.csv`.
+with a list, labels.csv, for `comfyui-agent check-images FOLDER --labels FOLDER/labels.csv`. A number after it draws as
+many series, each from the same recipes with other random numbers; the limits were set by looking at series 0.
 
 The ordinary ones are chosen for what is hard: dark, pale, smooth, and full of detail.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,25 +34,27 @@ class Labelled:
     data: bytes = field(repr=False)
 
 
-def labelled_pictures() -> Iterator[Labelled]:
-    """All of them, the same in each run."""
+def labelled_pictures(series: int = 0) -> Iterator[Labelled]:
+    """One series of them, the same in each run."""
     for label, recipes in (("black", BLACK), ("flat", FLAT), ("noise", NOISE), ("", ORDINARY)):
         for number, (what, kind, recipe) in enumerate(recipes):
-            chance = np.random.default_rng([len(label), number])
+            chance = np.random.default_rng([len(label), number, series])
             out = io.BytesIO()
             picture = recipe(chance)
             extension = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}[kind]
             picture.save(out, kind, **({"quality": 90} if kind != "PNG" else {}))
-            yield Labelled(f"{label or 'ordinary'}-{number:02}-{what}.{extension}", label, out.getvalue())
+            yield Labelled(
+                f"{series}-{label or 'ordinary'}-{number:02}-{what}.{extension}", label, out.getvalue()
+            )
 
 
-def write(folder: Path) -> int:
+def write(folder: Path, series: Iterable[int] = (0,)) -> int:
     """Write them and their list; how many there are."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "labels.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("file", "label"))
-        pictures = list(labelled_pictures())
+        pictures = [picture for number in series for picture in labelled_pictures(number)]
         for picture in pictures:
             (folder / picture.name).write_bytes(picture.data)
             rows.writerow((picture.name, picture.label))
@@ -475,4 +478,5 @@ ORDINARY: list[tuple[str, str, Recipe]] = [
 
 
 if __name__ == "__main__":
-    print(f"{write(Path(sys.argv[1]))} pictures in {sys.argv[1]}")
+    count = write(Path(sys.argv[1]), range(int(sys.argv[2]) if len(sys.argv) > 2 else 1))
+    print(f"{count} pictures in {sys.argv[1]}")

@@ -104,7 +104,9 @@ class Rekognition:
             ]
         except ClientError as exc:
             code = str(exc.response.get("Error", {}).get("Code", ""))[:100]
-            raise ClassifierDown(f"it answered {code}", is_lasting=code not in PASSING) from None
+            status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            is_lasting = code not in PASSING and status < 500
+            raise ClassifierDown(f"it answered {code}", is_lasting=is_lasting) from None
         except (BotoCoreError, KeyError, TypeError, ValueError) as exc:
             raise ClassifierDown(f"it cannot be asked ({type(exc).__name__})") from None
 
