@@ -68,7 +68,9 @@ class Mark:
 
     def draw(self, data: bytes) -> bytes:
         """The picture with the mark, in the same format, without what it told of itself. Takes a while."""
-        with _open(data) as picture:
+        from agent.safety.picture import open_picture  # noqa: PLC0415 - Pillow, which the start does without
+
+        with open_picture(data) as picture:
             how = _encoding(picture, data)
             frames, durations = [], []
             for number in range(getattr(picture, "n_frames", 1)):
@@ -131,16 +133,6 @@ class Mark:
         if not isinstance(found, ImageFont.FreeTypeFont):
             raise UnusableFont("this Pillow was built without FreeType")
         return found
-
-
-def _open(data: bytes) -> Any:
-    """The opened picture. Not by Image.open, which takes an upscaled one of 180 megapixels for an attack."""
-    from PIL.JpegImagePlugin import JpegImageFile  # noqa: PLC0415 - keeps the start of the process light
-    from PIL.PngImagePlugin import PngImageFile  # noqa: PLC0415
-    from PIL.WebPImagePlugin import WebPImageFile  # noqa: PLC0415
-
-    kinds: dict[bytes, Any] = {b"\x89P": PngImageFile, b"\xff\xd8": JpegImageFile, b"RI": WebPImageFile}
-    return kinds[data[:2]](io.BytesIO(data))
 
 
 def _has(font: ImageFont.FreeTypeFont, letter: str) -> bool:

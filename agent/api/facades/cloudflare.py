@@ -39,7 +39,7 @@ async def run(request: web.Request) -> web.StreamResponse:
 async def _picture(request: web.Request, prepared: Prepared) -> web.Response:
     (delivery,) = await run_tasks(request, [prepared])
     first = (await pictures_of(request.app, prepared.nodes, delivery))[0]
-    data = await as_bytes(first, "image/png")
+    data = await as_bytes(request.app, first, "image/png")
     check_size(request.app, len(data))
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "task-id": delivery.task_id}
     return web.Response(body=data, content_type="image/png", headers=headers)

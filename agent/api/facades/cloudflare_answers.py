@@ -52,7 +52,7 @@ async def result_of(
         case Answer.PICTURE | Answer.JSON as answer:
             first = (await pictures_of(app, nodes, delivery))[0]
             kind = "image/png" if answer is Answer.PICTURE else "image/jpeg"
-            data = await as_bytes(first, kind)
+            data = await as_bytes(app, first, kind)
             check_size(app, len(data) * 4 // 3)
             return {"image": await asyncio.to_thread(pybase64.b64encode_as_string, data)}
         case Answer.RESPONSE:

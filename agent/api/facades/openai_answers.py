@@ -88,7 +88,7 @@ async def body_of(
             found += [{"url": _absolute(request, link)} for link in links]
             continue
         for picture in await pictures_of(request.app, prepared.nodes, delivery):
-            data = await as_bytes(picture, given.media_type, quality=given.output_compression)
+            data = await as_bytes(request.app, picture, given.media_type, quality=given.output_compression)
             found.append({"b64_json": await asyncio.to_thread(pybase64.b64encode_as_string, data)})
     check_size(request.app, sum(len(item.get("b64_json", "")) for item in found))
     body: dict[str, Any] = {"created": int(time.time()), "data": found, "background": "opaque"}

@@ -35,7 +35,8 @@ class _Previews:
     """Puts the previews of a task into a queue of events, as many as are wanted."""
 
     def __init__(self, request: web.Request, given: Generation, events: asyncio.Queue[bytes | None]) -> None:
-        self._board, self._given, self._events = request.app[BOARD], given, events
+        self._app, self._board = request.app, request.app[BOARD]
+        self._given, self._events = given, events
         self._sent = self._seen = 0
 
     async def show(self, record: TaskRecord) -> None:
@@ -44,7 +45,7 @@ class _Previews:
         self._seen = record.preview
         with suppress(PreviewNotFound, InvalidModel):  # it is over already, or no picture that we know
             data = await self._board.preview(record.id)
-            made = await as_bytes(Picture(PREVIEW, data), self._given.media_type)
+            made = await as_bytes(self._app, Picture(PREVIEW, data), self._given.media_type)
             index, self._sent = self._sent, self._sent + 1
             self._events.put_nowait(_event(self._given, "partial_image", made, partial_image_index=index))
 
@@ -91,7 +92,7 @@ async def _next(events: asyncio.Queue[bytes | None], pause: float) -> bytes | No
 async def _work(request: web.Request, given: Generation, prepared: Prepared, previews: _Previews) -> bytes:
     (delivery,) = await run_tasks(request, [prepared], show=previews.show)
     first = (await pictures_of(request.app, prepared.nodes, delivery))[0]
-    data = await as_bytes(first, given.media_type, quality=given.output_compression)
+    data = await as_bytes(request.app, first, given.media_type, quality=given.output_compression)
     check_size(request.app, len(data) * 4 // 3)
     nothing = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
     usage = {**nothing, "input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}

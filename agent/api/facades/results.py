@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pybase64
 from aiohttp import web
 from pydantic_core import from_json
 
-from agent.api.keys import BOARD
+from agent.api.keys import BOARD, LABELLER
 from agent.api.picture import FORMATS, convert
 from agent.api.render import progress_map
-from agent.errors import AnswerTooLarge, InvalidModel, StoreUnavailable
+from agent.errors import AnswerTooLarge, InvalidModel, NotLabelled, StoreUnavailable
 from agent.outputs.collect import media_type_of
 from agent.service import Delivery, Forwarded
 from agent.tasks.board import TaskBoard
@@ -66,14 +67,22 @@ async def links_of(app: web.Application, nodes: Sequence[str], delivery: Deliver
     return found
 
 
-async def as_bytes(picture: Picture, media_type: str, *, quality: int | None = None) -> bytes:
-    """The picture in the format of this type, one of FORMATS. Raises InvalidModel, AnswerTooLarge."""
+async def as_bytes(
+    app: web.Application, picture: Picture, media_type: str, *, quality: int | None = None
+) -> bytes:
+    """The picture in the format of this type, one of FORMATS, with its labels.
+
+    Raises InvalidModel, NotLabelled, AnswerTooLarge.
+    """
     if isinstance(picture.content, str):
         raise AnswerTooLarge("The picture is too large for an answer, and lies in the object store.")
     if picture.media_type == media_type and quality is None:
         return picture.content
     try:
-        return await asyncio.to_thread(convert, picture.content, FORMATS[media_type], quality)
+        encode = partial(convert, kind=FORMATS[media_type], quality=quality)
+        return await app[LABELLER].convert(picture.content, encode)
+    except NotLabelled:
+        raise
     except Exception as exc:  # Pillow raises whatever it meets in a picture that it does not know
         raise InvalidModel(
             f"The picture of this model is {picture.media_type}, and cannot be answered as {media_type}."

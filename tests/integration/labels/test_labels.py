@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from tests.certificates import SigningFiles
 from tests.exif_tool import ExifTool
 from tests.integration.agent import graphs
-from tests.integration.agent.pictures import b64, look, png
+from tests.integration.agent.pictures import b64, look, png, unb64
 from tests.integration.agent.service import Agent, EngineView
 from tests.integration.labels.conftest import MakeAgent
 from tests.object_store import Bucket, call
@@ -168,6 +168,19 @@ async def test_conversion_for_accept_keeps_the_labels(
     tags = check(tool, answer.body, f"as-{kind}-0")
     assert tags["PNG:Parameters" if kind == "png" else "ExifIFD:UserComment"].startswith("a fox\n")
     assert state_of(answer.body, f"image/{kind}") == "Valid"
+
+
+async def test_other_image_apis_answer_with_labels(make_agent: MakeAgent, tool: ExifTool) -> None:
+    agent = await make_agent(**ALL)
+    asked = {"model": "gpt-image-1", "prompt": "a fox", "size": "256x256", "output_format": "webp"}
+    named = {"task-id": "facade"}
+    answer = await agent.call(
+        "POST", "/v1/images/generations", data=json.dumps(asked).encode(), headers=named
+    )
+    (item,) = answer.ok()["data"]
+    data = unb64(item["b64_json"])
+    assert look(data).format == "WEBP"
+    assert check(tool, data, "facade-0")["ExifIFD:UserComment"].startswith("a fox")
 
 
 async def test_a_front_converts_with_the_labels_of_the_engine_function(
