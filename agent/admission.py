@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,16 +21,20 @@ from agent.tasks.progress import Progress
 from agent.tasks.record import Attempt, Outcome, State, TaskRecord
 from agent.tasks.store import Claim, Stored
 from agent.webhooks.notifier import Notifier
+from comfyui.events import Event
 from comfyui.workflow import Workflow
 
 log = structlog.get_logger(__name__)
+
+Watch = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """What a caller wants run. `extra_data` and `options` go to ComfyUI with the prompt; `outputs` says how the caller
     wants them, if he says so, `safety` how strictly he wants them reviewed, and `labels` what they shall carry;
-    `beside` is everything that stood beside the workflow, as it was sent."""
+    `beside` is everything that stood beside the workflow, as it was sent. `watch` is told each of the engine's events
+    before the end."""
 
     workflow: Workflow = field(repr=False)
     digest: str
@@ -39,6 +44,7 @@ class RunRequest:
     outputs: Outputs | None = None
     safety: SafetyOptions | None = None
     labels: LabelOptions | None = None
+    watch: Watch | None = field(default=None, repr=False, compare=False)
 
     @property
     def workflow_name(self) -> str | None:

@@ -30,6 +30,7 @@ from agent.api import (
 from agent.api.keys import (
     API_KEYS,
     BOARD,
+    DESK,
     DEVICE_MEMORY,
     ENGINE,
     EXPOSITION,
@@ -89,6 +90,7 @@ from comfyui.feed import Feed
 
 if TYPE_CHECKING:
     from agent.api.facades.models import ModelTable
+    from agent.editor.desk import Desk
     from agent.exposition import Exposition
     from agent.library.library import Library
 
@@ -133,7 +135,12 @@ def build_app(settings: Settings) -> web.Application:
     table = [e for group in (run, socket, tasks, workflows, health, metrics, hooks) for e in group.ENDPOINTS]
     app.add_routes(endpoint.route() for endpoint in (*table, *openapi.endpoints(table)))
     app.add_routes(pages.ROUTES)
-    app.add_routes(passing.routes(settings.pass_through))
+    if settings.serves_comfyui_clients:
+        from agent.api import editor  # noqa: PLC0415 - few open it
+
+        app.add_routes(editor.routes())
+    else:
+        app.add_routes(passing.routes(settings.pass_through))
     app[FACADES] = facades.chosen(settings.facades)
     app.add_routes(route for facade in app[FACADES] for route in facade.definitions())
     app.on_response_prepare.append(middleware.keep_quiet)
@@ -233,6 +240,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     app[PASSAGE] = passage = Passage(url, {})
     app[DEVICE_MEMORY] = memory = DeviceMemory(engine, client)
     app[ENGINE], app[RUNNER], app[WARM_UP] = engine, runner, warm_up
+    desk = _open_desk(app)
     _read_metrics(app)
     app[METRICS].read("engine_ready", lambda: engine.state is EngineState.READY)
     app[METRICS].read("engine_restarts_total", lambda: engine.restarts)
@@ -246,6 +254,8 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     await runner.start()
     warm_up.start()
     yield
+    if desk is not None:
+        await desk.close()
     await memory.stop()
     await inventory.stop()
     await warm_up.stop()
@@ -259,6 +269,16 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     await fetcher.close()
     await client.close()
     await board.store.close()
+
+
+def _open_desk(app: web.Application) -> Desk | None:
+    """What takes prompts of ComfyUI's own clients, where they may come."""
+    if not app[SETTINGS].serves_comfyui_clients:
+        return None
+    from agent.editor.desk import Desk  # noqa: PLC0415 - few open it
+
+    app[DESK] = Desk(app[RUNNER], app[BOARD], concurrency=app[SETTINGS].concurrency)
+    return app[DESK]
 
 
 async def _run_front(app: web.Application) -> AsyncGenerator[None, None]:

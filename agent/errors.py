@@ -91,6 +91,13 @@ class InvalidOptions(AgentError):
     status = 400
 
 
+class SocketNeeded(AgentError):
+    """Behind a platform that freezes idle instances, a prompt of ComfyUI's clients runs only while its client's
+    WebSocket is open. Connect to /ws with the same clientId first, or use POST /api/run."""
+
+    status = 409
+
+
 class UnknownNodeClass(AgentError):
     """The workflow uses a node class that this ComfyUI does not have. Install the custom node it comes from."""
 

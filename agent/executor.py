@@ -40,7 +40,7 @@ from comfyui.catalog import Catalog
 from comfyui.client import Client
 from comfyui.engine import Engine, EngineState
 from comfyui.errors import ComfyUIError, EngineFailedError, EngineUnreachableError, PromptRejectedError
-from comfyui.events import PreviewImage, PromptFailed, PromptStarted
+from comfyui.events import Event, NodeExecuted, PreviewImage, PromptFailed, PromptStarted
 from comfyui.execution import Ended, Execution
 from comfyui.feed import Feed
 from comfyui.workflow import Workflow
@@ -242,6 +242,8 @@ class Executor:
                     if event.history is None and job.silent_outputs(progress):
                         await self._ask_for_outputs(execution, progress)
             live.note_progress()
+            if job.request.watch is not None and (live.shows_previews or not _shows_pictures(event)):
+                job.request.watch(event)
 
     async def _ask_for_outputs(self, execution: Execution, progress: Progress) -> None:
         """An output node without a message may have nothing to say, or its message was lost on an open socket."""
@@ -313,6 +315,11 @@ class _Stopwatch:
         now = time.monotonic()
         self._live.add_timing(stage, now - self._since)
         self._since = now
+
+
+def _shows_pictures(event: Event) -> bool:
+    """Whether the event holds, or names, what nobody has reviewed."""
+    return isinstance(event, PreviewImage | NodeExecuted)
 
 
 def _check_classes(workflow: Workflow, catalog: Catalog) -> None:

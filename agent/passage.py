@@ -25,7 +25,7 @@ IDLE_SECONDS = 3
 SILENCE_SECONDS = 60
 
 #: What of the request ComfyUI is told.
-REQUEST_HEADERS = ("Accept", "Range", "If-None-Match")
+REQUEST_HEADERS = ("Accept", "Range", "If-None-Match", "Comfy-User")
 
 #: What of its answer the caller is told.
 ANSWER_HEADERS = (
@@ -39,6 +39,9 @@ ANSWER_HEADERS = (
 
 #: Files may hold scripts, and shall not run in the origin of our pages.
 SANDBOX = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff"}
+
+#: ComfyUI's own editor, where the operator opens it. Nobody else's page may frame it.
+OWN = {"Content-Security-Policy": "frame-ancestors 'self'", "X-Content-Type-Options": "nosniff"}
 
 
 class Passage:
@@ -54,21 +57,30 @@ class Passage:
             await self._session.close()
 
     async def pass_on(
-        self, request: web.Request, body: aiohttp.MultipartWriter | None = None
+        self,
+        request: web.Request,
+        body: aiohttp.MultipartWriter | bytes | None = None,
+        *,
+        path: str | None = None,
+        is_ours: bool = False,
     ) -> web.StreamResponse:
-        """Ask ComfyUI the same with this body. Raises NotFound, EngineUnavailable."""
+        """Ask ComfyUI the same with this body; `path` is what it is asked for instead, with its query. `is_ours`: the
+        file may run in the origin of our pages, as ComfyUI's own editor must.
+
+        Raises NotFound, EngineUnavailable.
+        """
         if any(name in (".", "..") for name in request.match_info.values()):
             raise NotFound  # on the way it would come to be another route
         headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
         try:
             async with self._open().request(
                 request.method,
-                f"{self._url}{request.rel_url}",
+                f"{self._url}{request.rel_url if path is None else path}",
                 headers={**headers, **self._headers},
                 data=body,
                 allow_redirects=False,
             ) as answer:
-                return await _relay(request, answer)
+                return await _relay(request, answer, OWN if is_ours else SANDBOX)
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise EngineUnavailable(f"ComfyUI did not answer: {type(exc).__name__}.") from None
 
@@ -86,9 +98,11 @@ class Passage:
         return self._session
 
 
-async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+async def _relay(
+    request: web.Request, answer: aiohttp.ClientResponse, guard: dict[str, str]
+) -> web.StreamResponse:
     headers = {name: answer.headers[name] for name in ANSWER_HEADERS if name in answer.headers}
-    response = web.StreamResponse(status=answer.status, headers={**headers, **SANDBOX})
+    response = web.StreamResponse(status=answer.status, headers={**headers, **guard})
     await response.prepare(request)
     try:
         async for piece in answer.content.iter_any():

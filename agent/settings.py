@@ -31,6 +31,10 @@ from comfyui.routes import HARMLESS
 LONGEST_SHUTDOWN_SECONDS = 75
 
 
+#: In place of single routes: everything that ComfyUI's own clients need.
+ALL_ROUTES = "all"
+
+
 class Role(StrEnum):
     """What an instance does."""
 
@@ -89,8 +93,10 @@ def _check_webhook_secrets(value: list[SecretStr]) -> list[SecretStr]:
 
 
 def _check_routes(names: list[str]) -> list[str]:
-    if unknown := [name for name in names if name not in HARMLESS]:
-        raise ValueError(f"{', '.join(unknown)} cannot be passed through; these can: {', '.join(HARMLESS)}")
+    unknown = [name for name in names if name not in HARMLESS and name != ALL_ROUTES]
+    if unknown:
+        can = ", ".join(HARMLESS)
+        raise ValueError(f"{', '.join(unknown)} cannot be passed through; these can: {can}, or {ALL_ROUTES}")
     return names
 
 
@@ -297,7 +303,8 @@ class CoreSettings(BaseSettings):
         list[str], NoDecode, BeforeValidator(split_words), AfterValidator(_check_routes)
     ] = Field(
         default_factory=list,
-        description="Comma-separated routes of ComfyUI's own that are passed on to it, such as /view. None: none.",
+        description="Comma-separated routes of ComfyUI's own that are passed on to it, such as /view; "
+        "all: what its own clients need, its editor included. None: none.",
     )
     shutdown_seconds: float = Field(
         25,
@@ -403,6 +410,10 @@ class CoreSettings(BaseSettings):
             raise ValueError(
                 "AGENT_ROLE=front needs REDIS_URL or AGENT_STORE_DIR: it answers for tasks that others run"
             )
+        if self.role is Role.FRONT and self.serves_comfyui_clients:
+            raise ValueError(
+                "AGENT_PASS_THROUGH=all needs an engine of its own: on a front, name the routes to pass on"
+            )
         return self
 
     @property
@@ -410,6 +421,11 @@ class CoreSettings(BaseSettings):
         """Whether the engine is the embedded simulator, whose pictures are stand-ins."""
         named = self.comfyui_root or self.comfyui_command or self.comfyui_url
         return not named and self.role is not Role.FRONT
+
+    @property
+    def serves_comfyui_clients(self) -> bool:
+        """Whether ComfyUI's editor, `comfy-cli run` and scripts for ComfyUI work on our port."""
+        return ALL_ROUTES in self.pass_through
 
     @property
     def behind_gateway(self) -> bool:

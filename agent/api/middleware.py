@@ -176,6 +176,8 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
     if keys and not is_open:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = [request.headers.get("X-Api-Key", ""), token if scheme.lower() == "bearer" else ""]
+        if request.app[SETTINGS].serves_comfyui_clients:
+            given.append(_key_of_editor(request))
         matches = [
             hmac.compare_digest(key, candidate.encode(errors="surrogateescape"))
             for key in keys
@@ -184,6 +186,12 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
         if not any(matches):
             raise Unauthorized
     return await handler(request)
+
+
+def _key_of_editor(request: web.Request) -> str:
+    from agent.api.editor import key_of  # noqa: PLC0415 - is there only where it is open
+
+    return key_of(request)
 
 
 @web.middleware

@@ -54,7 +54,7 @@ async def read_upload(request: web.Request) -> MultipartWriter:
     if UNSHOWN.search(image.filename):
         raise InvalidRequest("The name of the file has control characters, or is not UTF-8.")
     texts = {name: value for name in TEXTS if isinstance(value := fields.get(name), str)}
-    if request.path == MASK:
+    if request.path.endswith(MASK):
         _check_original(request, texts.get("original_ref"))
     overwrites = texts.get("overwrite") in ("true", "1")
     if not overwrites:
@@ -88,10 +88,14 @@ def _check_original(request: web.Request, text: str | None) -> None:
     request.app[SAFETY].hidden.check(MultiDict(named))
 
 
-async def _read(request: web.Request) -> web.StreamResponse:
-    if request.path == VIEW:
+async def read(request: web.Request, path: str | None = None) -> web.StreamResponse:
+    """Pass a question on; `path` is what ComfyUI is asked for, where that is not what we were asked for.
+
+    Raises FileHidden.
+    """
+    if request.path.endswith(VIEW):
         request.app[SAFETY].hidden.check(request.query)
-    return await request.app[PASSAGE].pass_on(request)
+    return await request.app[PASSAGE].pass_on(request, path=path)
 
 
 async def _upload(request: web.Request) -> web.StreamResponse:
@@ -100,4 +104,4 @@ async def _upload(request: web.Request) -> web.StreamResponse:
 
 def routes(names: list[str]) -> list[web.RouteDef]:
     """The routes of these names."""
-    return [web.route(HARMLESS[n], n, _upload if HARMLESS[n] == "POST" else _read) for n in names]
+    return [web.route(HARMLESS[n], n, _upload if HARMLESS[n] == "POST" else read) for n in names]

@@ -20,7 +20,7 @@ from agent.api.slow import SlowReader, cut_off, reading_limit
 from agent.errors import AnswerTooLarge, InvalidQuery, OutputNotFound, RangeNotSatisfiable
 from agent.outputs.disposition import content_disposition
 from agent.tasks.board import TaskBoard
-from agent.tasks.record import State, TaskRecord
+from agent.tasks.record import Output, State, TaskRecord
 from agent.tasks.store import is_cursor
 
 #: A comment line this often keeps boxes on the way from dropping a silent stream.
@@ -81,7 +81,11 @@ async def fetch_output(request: web.Request) -> web.Response:
     index = request.match_info["index"]
     if not (index.isascii() and index.isdigit() and len(index) < 6):
         raise OutputNotFound(f'Outputs are numbered from 0; "{index[:20]}" is no such number.')
-    output, found = await request.app[BOARD].output(_id(request), int(index))
+    return send_output(request, *await request.app[BOARD].output(_id(request), int(index)))
+
+
+def send_output(request: web.Request, output: Output, found: bytes | str) -> web.Response:
+    """An output's file, or the part of it that is asked for; where it lies in the object store, the way to it."""
     if isinstance(found, str):
         return web.Response(status=302, headers={"Location": found, "Cache-Control": "no-store"})
     headers = {
