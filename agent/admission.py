@@ -10,7 +10,15 @@ from typing import Any
 
 import structlog
 
-from agent.errors import AgentError, CallerGone, InstanceLost, StoreUnavailable, TaskCancelled, TaskConflict
+from agent.errors import (
+    AgentError,
+    CallerGone,
+    InstanceLost,
+    PromptRefused,
+    StoreUnavailable,
+    TaskCancelled,
+    TaskConflict,
+)
 from agent.labels.options import LabelOptions
 from agent.safety.options import SafetyOptions
 from agent.settings import Outputs, Settings
@@ -182,10 +190,21 @@ class Admission:
         if isinstance(error, TaskConflict):
             return True  # the id belongs to another task, which stays as it is
         now = time.time()
+        found = error.to_dict()
+        reviewed = Attempt(
+            number=1,
+            instance=self._instance,
+            started_at=now,
+            ended_at=now,
+            outcome=Outcome.FAILED,
+            error=found,
+            verdicts=list(error.verdicts) if isinstance(error, PromptRefused) else [],
+        )
         record = TaskRecord(
             id=task_id,
             state=State.FAILED,
-            error=error.to_dict(),
+            error=found,
+            attempts=[reviewed] if reviewed.verdicts else [],
             created_at=now,
             finished_at=now,
             nodes=Progress(request.workflow).snapshot() if request else {},

@@ -295,6 +295,7 @@ async def _run_front(app: web.Application) -> AsyncGenerator[None, None]:
     app[METRICS].read("function_failures_total", lambda: runner.broken_calls)
     yield
     await runner.drain()
+    await safety.close()
     await app[NOTIFIER].close()
     await function.close()
     await passage.close()

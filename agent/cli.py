@@ -168,6 +168,37 @@ def doctor(
     raise typer.Exit(run_doctor(typer.echo, write=write, as_json=as_json))
 
 
+@app.command()
+def check_prompts(
+    file: Annotated[
+        str, typer.Argument(help="Prompts, one a line; - reads them from the standard input.")
+    ] = "-",
+    terms: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated files or folders of banned terms. Default: AGENT_SAFETY_TERMS, else examples.",
+            metavar="FILES",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: a JSON object a line.")] = False,
+) -> None:
+    """Say of each prompt whether the banned terms refuse it. "safe" or "unsafe" and a tab may stand before a prompt;
+    then precision and recall are told as well.
+
+    Exit code: 0 if each verdict is as labelled (without a label: passed), 1 if one is not, 2 if a file cannot be read.
+    """
+    from agent.safety.prompts.check_command import run_check  # noqa: PLC0415
+    from agent.safety.prompts.terms import TermsError  # noqa: PLC0415
+    from agent.settings_types import split_words  # noqa: PLC0415
+
+    wanted = split_words(terms or os.environ.get("AGENT_SAFETY_TERMS") or "examples")
+    try:
+        is_well = run_check(file, wanted, typer.echo, as_json=as_json)
+    except TermsError as exc:
+        _stop(str(exc), WRONG_USE)
+    raise typer.Exit(0 if is_well else 1)
+
+
 for command in (run, status, cancel, outputs, check_images):
     app.command()(command)
 app.add_typer(workflow_commands, name="workflow")

@@ -463,9 +463,11 @@ class TaskCancelled(AgentError):
 
 
 class PromptRefused(AgentError):
-    """The prompt asks for what this server does not make."""
+    """The prompt asks for what this server does not make; `node_id` and `input` say where."""
 
     status = 403
+    #: What the review found, for the record of a task that never ran.
+    verdicts: tuple[Any, ...] = ()
 
 
 class UnsafeImage(AgentError):

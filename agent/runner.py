@@ -21,6 +21,7 @@ from agent.elsewhere import Elsewhere, show_all
 from agent.errors import (
     AgentError,
     CallerGone,
+    PromptRefused,
     QueueFull,
     ShuttingDown,
     StoreUnavailable,
@@ -212,6 +213,8 @@ class Runner(TaskService):
     ) -> LiveTask | TaskRecord:
         """A task of ours that works, or the record of one that others run or that is over."""
         self._places.check(request)
+        if task_id not in self._live:
+            await self._check_prompt(request, task_id, is_named=is_named)
         while busy := self._unsettled(task_id):
             await asyncio.wait((busy,))
         live = self._live.get(task_id)
@@ -241,6 +244,14 @@ class Runner(TaskService):
         live.is_background = live.is_background or is_background
         live.must_keep |= self._admission.must_keep(is_background=is_background, is_named=is_named)
         return live
+
+    async def _check_prompt(self, request: RunRequest, task_id: str, *, is_named: bool) -> None:
+        try:
+            await self._safety.check_prompt(request)
+        except PromptRefused as refused:
+            if is_named:  # its record tells what was found
+                await self._admission.reject(task_id, refused, request)
+            raise
 
     def _unsettled(self, task_id: str) -> asyncio.Task[Any] | None:
         """What must be over before one can tell whether the task is here: a claim on it, which may find no store and

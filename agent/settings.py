@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agent.labels.settings import LabelSettings
-from agent.safety.settings import SafetySettings
+from agent.safety.prompts.settings import PromptSettings
 from agent.settings_errors import say_wrong
 from agent.settings_facades import FacadeSettings
 from agent.settings_types import HttpUrl, WordList, split_words
@@ -445,7 +445,7 @@ class CoreSettings(BaseSettings):
         return self.max_answer_bytes
 
 
-class Settings(LabelSettings, FacadeSettings, SafetySettings, CoreSettings):
+class Settings(LabelSettings, FacadeSettings, PromptSettings, CoreSettings):
     """Every setting. The subjects with settings of their own are further bases; in the documents they come after the
     service's, in the order from right to left."""
 

@@ -17,6 +17,7 @@ from agent.errors import (
     AgentError,
     CallerGone,
     EngineUnreachable,
+    PromptRefused,
     QueueFull,
     ShuttingDown,
     StoreUnavailable,
@@ -98,6 +99,8 @@ class FrontRunner(TaskService):
             known = await self._admission.find(request, task_id)
             if known is not None and (answer := await self._wait_out(known)) is not None:
                 return answer
+        if task_id not in self._flights:
+            await self._check_prompt(request, task_id, is_named=is_named)
         flight = await self._find_flight(task_id)
         if flight is None:
             self._check(request)
@@ -109,6 +112,7 @@ class FrontRunner(TaskService):
         return await self._attend(flight, show)
 
     async def submit(self, request: RunRequest, task_id: str | None = None) -> TaskRecord:
+        await self._check_prompt(request, task_id or "", is_named=task_id is not None)
         self._check(request)
         submission = asyncio.create_task(self._submit(request, task_id or new_task_id()))
         self._submissions.add(submission)
@@ -181,6 +185,14 @@ class FrontRunner(TaskService):
             raise QueueFull(limit=self._capacity, retry_after=RETRY_AFTER_SECONDS)
         check_policy(request.workflow, allow=self._settings.nodes_allow, deny=self._settings.nodes_deny)
         self._safety.check(request)
+
+    async def _check_prompt(self, request: RunRequest, task_id: str, *, is_named: bool) -> None:
+        try:
+            await self._safety.check_prompt(request)
+        except PromptRefused as refused:
+            if is_named:  # its record tells what was found
+                await self._admission.reject(task_id, refused, request)
+            raise
 
     async def _find_flight(self, task_id: str) -> Flight | None:
         """The task's flight, unless its end is decided: whoever joined it then would share an end that is not his."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,12 +21,13 @@ from agent.safety.options import Modes, modes_of
 from agent.safety.settings import Mode
 from agent.safety.verdict import Action, Verdict
 from agent.seeds import has_seeds
-from agent.settings import Role, Settings
+from agent.settings import Role, Settings, SettingsError
 from agent.tasks.live import LiveTask
 from comfyui.client import FileRef
 
 if TYPE_CHECKING:
     from agent.safety.judge import Judge
+    from agent.safety.prompts.review import PromptReview, Reviewed
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +50,7 @@ class Safety:
         self._settings, self._metrics, self._cleaner = settings, metrics, cleaner
         self._is_front = settings.role is Role.FRONT
         self._judge: Judge | None = None
+        self._prompts = _open_prompt_review(settings, metrics)
         self.hidden = HiddenFiles(is_always=settings.safety_images is Mode.ENFORCE)
         self._preparing: set[asyncio.Task[None]] = set()
         if not self._is_front and (settings.safety_image_classifiers or _reviews_pictures(settings)):
@@ -61,12 +64,13 @@ class Safety:
         await asyncio.gather(*self._preparing, return_exceptions=True)
         if self._judge is not None:
             await self._judge.close()
+        if self._prompts is not None:
+            await self._prompts.close()
 
     def check(self, request: RunRequest) -> None:
         """What can be said without waiting for anything, before the task is claimed or passed on.
 
-        Raises InvalidOptions for a request that asks for less than is set, or for what this server cannot do;
-        PromptRefused.
+        Raises InvalidOptions for a request that asks for less than is set, or for what this server cannot do.
         """
         modes = modes_of(self._settings, request.safety)
         if (
@@ -79,6 +83,29 @@ class Safety:
                 "AGENT_SAFETY_IMAGE_CLASSIFIERS names it.",
                 option="safety.images",
             )
+        can_review = self._prompts is not None and self._prompts.can_review
+        if modes.prompts is not Mode.OFF and not self._is_front and not can_review:
+            raise InvalidOptions(
+                'Option "safety.prompts": this server has nothing to go by. AGENT_SAFETY_TERMS and '
+                "AGENT_SAFETY_PROMPT_CLASSIFIERS name it.",
+                option="safety.prompts",
+            )
+
+    async def check_prompt(self, request: RunRequest) -> None:
+        """Compare the prompt with the lists before the task is claimed or passed on; a front, which must not wake an
+        engine for nothing, also asks the classifiers.
+
+        Raises InvalidOptions, PromptRefused, ClassifierUnavailable.
+        """
+        mode = modes_of(self._settings, request.safety).prompts
+        if self._prompts is None or mode is not Mode.ENFORCE:
+            return
+        reviewed = await self._prompts.check_quickly(request.workflow, mode)
+        if reviewed.error is None and self._is_front:
+            reviewed = await self._prompts.classify(request.workflow, mode)
+        if reviewed.error is not None:
+            self._count(reviewed.verdicts)
+            raise reviewed.error
 
     async def admit(self, live: LiveTask, request: RunRequest) -> RunRequest:
         """Review the prompt; returns the request as it is to be run. Raises PromptRefused, ClassifierUnavailable."""
@@ -90,7 +117,30 @@ class Safety:
             preparing = asyncio.create_task(self._judge.prepare())  # while the engine is at work
             self._preparing.add(preparing)
             preparing.add_done_callback(self._preparing.discard)
-        return request
+        if self._prompts is None:
+            return request
+        began = time.monotonic()
+        try:
+            return await self._admit_prompt(self._prompts, live, request, modes.prompts)
+        finally:
+            live.add_timing("prompt_review", time.monotonic() - began)
+
+    async def _admit_prompt(
+        self, review: PromptReview, live: LiveTask, request: RunRequest, mode: Mode
+    ) -> RunRequest:
+        self._take(live, await review.check_quickly(request.workflow, mode))
+        self._take(live, await review.classify(request.workflow, mode))
+        workflow, verdicts = review.add_negative(request.workflow)
+        self.note(live, verdicts)
+        return request if workflow is request.workflow else replace(request, workflow=workflow)
+
+    def _take(self, live: LiveTask, reviewed: Reviewed) -> None:
+        """Keep what was found in the record. Raises what the task is refused of."""
+        self.note(live, reviewed.verdicts)
+        live.lasting_warnings += reviewed.warnings
+        live.update(warnings=[*live.record.warnings, *reviewed.warnings])
+        if reviewed.error is not None:
+            raise reviewed.error
 
     def release(self, live: LiveTask) -> None:
         """The task is over, or no longer ours."""
@@ -161,7 +211,10 @@ class Safety:
         """Keep verdicts in the record of the attempt, count them, and log those that found something."""
         found = list(verdicts)
         live.add_verdicts(found)
-        for verdict in found:
+        self._count(found)
+
+    def _count(self, verdicts: Iterable[Verdict]) -> None:
+        for verdict in verdicts:
             self._metrics.safety_verdict(verdict.step, verdict.action.value)
             if verdict.action is not Action.PASS:
                 log.warning(
@@ -184,6 +237,18 @@ class Safety:
         left = await self._cleaner.discard(files) if self._cleaner is not None else files
         if left:
             log.warning("safety.file_left", files=len(left), note="the engine's folders are not known")
+
+
+def _open_prompt_review(settings: Settings, metrics: Metrics) -> PromptReview | None:
+    """None where nothing is set up that looks at prompts. Raises SettingsError."""
+    if not (settings.safety_terms or settings.safety_prompt_classifiers or settings.safety_negative):
+        return None
+    from agent.safety.prompts.review import PromptReview  # noqa: PLC0415 - only who asks for it pays for it
+
+    try:
+        return PromptReview(settings, metrics)
+    except ValueError as exc:
+        raise SettingsError(str(exc)) from None
 
 
 def _reviews_pictures(settings: Settings) -> bool:
