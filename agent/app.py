@@ -73,6 +73,7 @@ from agent.inputs.resolve import InputResolver
 from agent.inventory import Inventory
 from agent.labels.labeller import Labeller
 from agent.metrics import Metrics
+from agent.model_uses import ModelUses
 from agent.objects import open_object_store
 from agent.outputs.places import OutputPlaces
 from agent.parking import Parking
@@ -231,7 +232,8 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     limits = MediaLimits(max_bytes=settings.max_input_bytes, max_pixels=settings.max_input_pixels)
     resolver = InputResolver(client, Sources(fetcher, bucket_reader(settings)), limits)
     cleaner = Cleaner(engine_folders(settings), resolver, settings.keep_files_seconds)
-    executor = Executor(settings, engine, client, feed, resolver, cleaner)
+    uses = ModelUses(settings)
+    executor = Executor(settings, engine, client, feed, resolver, cleaner, uses)
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
     app[SAFETY] = safety = Safety(settings, app[METRICS], cleaner)
     runner = Runner(settings, board, executor, safety, app[LABELLER], places, app[NOTIFIER], app[METRICS])
@@ -263,6 +265,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     await safety.close()
     await app[NOTIFIER].close()
     await cleaner.stop()
+    uses.close()
     await passage.close()
     await feed.stop()
     await engine.stop()

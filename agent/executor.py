@@ -29,6 +29,7 @@ from agent.errors import (
     UnknownNodeClass,
 )
 from agent.inputs.resolve import InputResolver, Prefetch
+from agent.model_uses import ModelUses
 from agent.outputs.collect import Collected, check_streamed, collect, named_files
 from agent.seeds import replace_random_seeds
 from agent.settings import Settings
@@ -104,9 +105,10 @@ class Executor:
         feed: Feed,
         resolver: InputResolver,
         cleaner: Cleaner,
+        uses: ModelUses,
     ) -> None:
         self._settings, self._engine, self._client = settings, engine, client
-        self._feed, self._resolver, self._cleaner = feed, resolver, cleaner
+        self._feed, self._resolver, self._cleaner, self._uses = feed, resolver, cleaner, uses
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._catalog: Catalog | None = None
         self._catalog_generation = 0
@@ -207,6 +209,8 @@ class Executor:
             )
         except PromptRejectedError as refused:
             raise rejection_of(refused, workflow) from None
+        if self._catalog is not None:
+            self._spawn(self._uses.note(workflow, self._catalog))
         progress = Progress(workflow)
         progress.expect(workflow.upstream(job.valid_outputs(submitted.node_errors)))
         live.show(progress)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A model that lies on the disk. `last_used` is in seconds since the epoch."""
+    """A model that lies on the disk. Tasks use it and runs want it; the times are in seconds since the epoch."""
 
     path: str
     bytes: int
     last_used: float
     evictable: bool
+    last_wanted: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,11 @@ def plan_for(budget: int | None, held: Sequence[Held], missing: Sequence[Missing
     if budget is None:
         return Plan()
     used = sum(model.bytes for model in held)
-    # Among equally old ones the last of the manifest goes first: sorted() keeps their order, so turn it round.
+    # A run wants all of its manifest at once, so that says little: it counts where the uses are equally old. Among what
+    # is equal in both the last of the manifest goes first: sorted() keeps the order, so turn it round.
     candidates = sorted(
-        (model for model in reversed(held) if model.evictable), key=lambda model: model.last_used
+        (model for model in reversed(held) if model.evictable),
+        key=lambda model: (model.last_used, model.last_wanted),
     )
     evict: list[str] = []
     leave_out: list[str] = []

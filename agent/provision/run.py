@@ -102,13 +102,25 @@ class _Models:
         named = {entry.path: entry for entry in usable}
         records = {record.path: record for record in self._store.records()}
         held = [
-            Held(path, entry.bytes or 0, self._store.last_used(path), entry.evictable)
+            Held(
+                path,
+                entry.bytes or 0,
+                self._store.last_used(path),
+                entry.evictable,
+                self._store.last_wanted(path),
+            )
             for path, entry in named.items()
             if path not in absent
         ]
         # What an earlier manifest marked as evictable may go too; what none marked is never touched.
         held += [
-            Held(path, record.bytes, self._store.last_used(path), evictable=True)
+            Held(
+                path,
+                record.bytes,
+                self._store.last_used(path),
+                evictable=True,
+                last_wanted=self._store.last_wanted(path),
+            )
             for path, record in records.items()
             if path not in named and record.evictable and not record.evicted
         ]

@@ -2,7 +2,7 @@
 
 What is known of a model stands in a record beside it all, `ROOT/.provision/KEY.json`: what the file was when its
 SHA-256 was computed, so that a later run need not read 6 GB again. The record's own modification time is the last time
-that a run wanted the model.
+that a run wanted the model; that of `KEY.used` the last time that a task used it.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Place:
     target: Path
     part: Path
     record: Path
+    use: Path
     part_note: Path
     lock: Path
 
@@ -77,6 +78,7 @@ class ModelStore:
             target=target,
             part=target.with_name(f".{target.name}.part"),
             record=self._state / f"{key}.json",
+            use=self._state / f"{key}.used",
             part_note=self._state / f"{key}.part.json",
             lock=self._state / f"{key}.lock",
         )
@@ -111,21 +113,31 @@ class ModelStore:
                 self.keep(entry)
             os.utime(place.record, (now, now))
 
+    def note_use(self, path: str) -> None:
+        """Note that a task uses the model now."""
+        with suppress(OSError, ProvisionError):  # a read-only mount, again
+            self.place(path).use.touch()
+
     def last_used(self, path: str) -> float:
-        """When a run last wanted it, or the file was last read where the disk notes that."""
+        """When a task last used it, or the file was last read where the disk notes that."""
         place = self.place(path)
-        times = [found.st_mtime for found in [_stat(place.record)] if found]
+        times = [found.st_mtime for found in [_stat(place.use)] if found]
         times += [found.st_atime for found in [_stat(place.target)] if found]
         return max(times, default=0.0)
+
+    def last_wanted(self, path: str) -> float:
+        """When a run last wanted it."""
+        found = _stat(self.place(path).record)
+        return found.st_mtime if found else 0.0
 
     def evict(self, path: str) -> None:
         """Delete a model, and remember that it was here. Raises OSError."""
         place = self.place(path)
         record = read_record(place.record)
         if record is not None:
-            used = self.last_used(path)
+            wanted = self.last_wanted(path)
             write_record(place.record, Record(**{**asdict(record), "evicted": True}))
-            os.utime(place.record, (used, used))
+            os.utime(place.record, (wanted, wanted))
         place.target.unlink(missing_ok=True)
 
     def records(self) -> Iterator[Record]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 from pathlib import Path
 
+from aiohttp import ClientSession
+
 from agent.provision.budget import Held, Missing, Plan, plan_for
+from tests.integration.cli.conftest import SECONDS, Command, serving
 from tests.integration.provision.conftest import Site
+from tests.ports import free_port
 
 KB = 1000
+ROOT = Path(__file__).parents[3]
 
 
 def held(path: str, last_used: float, *, evictable: bool = True) -> Held:
@@ -74,13 +81,13 @@ async def test_new_model_evicts_the_longest_unused_one_and_the_next_run_does_not
     assert {what for what, _ in again.said} == {"present", "left out"}
 
 
-def let_age(site: Site, **moments: int) -> None:
+def let_age(site: Site, *, kind: str = "loras", suffix: str = "", **moments: int) -> None:
     """Let the models have been wanted and read last at these moments."""
     for name, moment in moments.items():
-        model = site.models / f"loras/{name}"
+        model = site.models / f"{kind}/{name}{suffix}"
         os.utime(model, ns=(moment * 10**9, model.stat().st_mtime_ns))
         for record in (site.models / ".provision").glob("*.json"):
-            if f"loras/{name}" in record.read_text():
+            if f"{kind}/{name}" in record.read_text():
                 os.utime(record, (moment, moment))
 
 
@@ -138,3 +145,30 @@ async def test_dry_run_says_what_would_go_and_keeps_it(site: Site):
     _, lines = await site.run(*entries(site, "d"), manifest={"disk_budget": "10 KB"}, dry_run=True)
     assert lines.said == [("evict", "loras/a"), ("fetch", "loras/d")]
     assert sorted(site.files()) == ["loras/a"]
+
+
+async def test_model_that_a_task_used_stays_before_one_that_none_did(site: Site, command: Command):
+    files = [f"checkpoints/{name}.safetensors" for name in "abc"]
+    models = [site.offer(file, file.encode() * 500, bytes=500 * len(file), evictable=True) for file in files]
+    budget = {"disk_budget": 1500 * len(files[0])}
+    await site.run(*models, manifest={**budget, "root": str(site.models)})
+    switches = (f"--base-directory {command.home / 'engine'}", *(f"--model {file}" for file in files))
+    command.settings = {
+        "AGENT_PROVISION": str(site.manifest),
+        "COMFYUI_PORT": str(free_port()),
+        "COMFYUI_ARGS": " ".join(switches),
+    }
+    with serving(command) as url:
+        let_age(site, kind="checkpoints", suffix=".safetensors", a=100, b=200, c=300)
+        workflow = json.loads((ROOT / "workflows/text-to-image.json").read_text())
+        for node in workflow.values():
+            if "ckpt_name" in node["inputs"]:
+                node["inputs"]["ckpt_name"] = "a.safetensors"
+        async with ClientSession() as http, http.post(f"{url}/api/run", json=workflow) as answer:
+            assert answer.status == 200, await answer.text()
+        async with asyncio.timeout(SECONDS):
+            while not list((site.models / ".provision").glob("*.used")):
+                await asyncio.sleep(0.05)  # it is noted beside the run
+    new = site.offer("checkpoints/new", bytes(100), bytes=100)
+    _, lines = await site.run(*models, new, manifest=budget)
+    assert [path for what, path in lines.said if what == "evicted"] == ["checkpoints/b.safetensors"]
