@@ -8,7 +8,10 @@
 # Layers stand in the order in which they change: system, PyTorch, ComfyUI, custom nodes, models, agent. The agent and
 # ComfyUI have a virtual environment each: custom nodes pin aiohttp, pydantic and Pillow at will.
 
-ARG CUDA_IMAGE=nvidia/cuda:12.8.1-base-ubuntu24.04
+# With the libraries of the CUDA toolkit, for custom nodes that bring code of their own and expect them. PyTorch's wheels
+# bring what PyTorch needs: where no custom node wants more, the "base" flavour saves some gigabytes:
+#   --build-arg CUDA_IMAGE=nvidia/cuda:12.8.1-base-ubuntu24.04
+ARG CUDA_IMAGE=nvidia/cuda:12.8.1-runtime-ubuntu24.04
 # Without CUDA, but with the same Python: both images take the agent from one stage.
 ARG PLAIN_IMAGE=ubuntu:24.04
 
@@ -58,7 +61,7 @@ COPY ${MANIFEST} /opt/models.yaml
 RUN --mount=type=secret,id=HF_TOKEN,env=HF_TOKEN \
     mkdir /models && /opt/agent/bin/comfyui-agent provision /opt/models.yaml --models /models
 
-# The GPU image. The wheels of PyTorch bring the CUDA libraries and the platform brings the driver: "base" will do.
+# The GPU image. The platform brings the driver.
 FROM ${CUDA_IMAGE} AS engine
 ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # libgl1 and libglib2.0-0 are what OpenCV, which many custom nodes import, needs.

@@ -55,6 +55,15 @@ def test_stages_build_on_images_with_a_tag_or_on_each_other_and_the_last_one_is_
     assert copied_from <= known
 
 
+def test_engine_stands_on_the_runtime_flavour_of_the_cuda_version_of_its_pytorch() -> None:
+    arguments = dict(re.findall(r"^ARG (\w+)=(.*)$", DOCKERFILE, re.MULTILINE))
+    assert ("${CUDA_IMAGE}", "engine") in STAGES
+    image = re.fullmatch(r"nvidia/cuda:(\d+)\.(\d+)\.\d+-runtime-ubuntu24\.04", arguments["CUDA_IMAGE"])
+    assert image is not None
+    assert arguments["TORCH_INDEX"].endswith(f"/cu{image[1]}{image[2]}")
+    assert arguments["PLAIN_IMAGE"] == "ubuntu:24.04", "the agent's environment is made with the same Python"
+
+
 @pytest.mark.parametrize("name", ["engine", "front"])
 def test_both_images_say_whether_they_are_healthy_and_start_the_agent(name: str) -> None:
     text = stage(name)
