@@ -251,6 +251,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     app[METRICS].read("device_memory_free_bytes", lambda: memory.free)
     app[FREEZES].on_thaw(lambda _: feed.renew())
     app[FREEZES].on_thaw(runner.thaw)
+    app[FREEZES].on_thaw(warm_up.thaw)
     engine.start()
     await feed.start()
     await runner.start()

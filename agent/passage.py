@@ -11,7 +11,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from agent.api.slow import cut_off
+from agent.api.slow import SlowReader, cut_off, reading_limit
 from agent.errors import EngineUnavailable, NotFound
 
 log = structlog.get_logger(__name__)
@@ -106,8 +106,12 @@ async def _relay(
     await response.prepare(request)
     try:
         async for piece in answer.content.iter_any():
-            await response.write(piece)
-        await response.write_eof()
+            async with reading_limit():
+                await response.write(piece)
+        async with reading_limit():
+            await response.write_eof()
+    except SlowReader:
+        cut_off(request)
     except (aiohttp.ClientError, TimeoutError) as exc:
         # The answer has begun: only a connection that breaks can say that the rest is missing.
         log.warning("passage.broken_off", path=request.rel_url.raw_path, reason=type(exc).__name__)

@@ -52,6 +52,13 @@ class WarmUp:
         self._request, self._executor, self._store = request, executor, store
         self._timeout_seconds = timeout_seconds
         self._run: asyncio.Task[None] | None = None
+        self._limit: asyncio.Timeout | None = None
+
+    def thaw(self, frozen_seconds: float) -> None:
+        """This instance was frozen: the time does not count. Between its initialization and its first request it is."""
+        limit = self._limit
+        if limit is not None and (when := limit.when()) is not None and not limit.expired():
+            limit.reschedule(when + frozen_seconds)
 
     @property
     def is_under_way(self) -> bool:
@@ -85,7 +92,7 @@ class WarmUp:
         live = LiveTask(record, self._store, None, is_background=True, must_keep=False)
         log.info("warm_up.waiting", nodes=len(request.workflow.nodes))
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._timeout_seconds) as self._limit:
                 collected = await self._executor.attempt(live, request)
         except AgentError as error:
             log.warning("warm_up.failed", error=error.code, detail=error.detail)

@@ -40,6 +40,9 @@ OPEN_PATHS = ("/healthz", "/readyz", *HOOK_PATHS)
 PAGE_HEADERS = ("Content-Type", "Authorization", "X-Api-Key", "task-id", "X-Fc-Invocation-Type", "Prefer")
 
 
+#: Addresses that Function Compute gives; a domain of one's own is another one.
+PLATFORMS_DOMAIN = ".fcapp.run"
+
 #: The platform's ids are UUIDs, or a number, a dash and twelve more.
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -221,7 +224,12 @@ async def check_origin(request: web.Request, handler: Handler) -> web.StreamResp
 
 async def show_to_page(request: web.Request, response: web.StreamResponse) -> None:
     """Let a configured page read the answer, errors and event streams included. A signal, not a middleware: what is
-    streamed leaves before a middleware sees it."""
+    streamed leaves before a middleware sees it.
+
+    Function Compute says so itself at the addresses that it gives, and a browser refuses an answer that says it twice.
+    """
+    if request.app[SETTINGS].behind_gateway and request.host.endswith(PLATFORMS_DOMAIN):
+        return
     if "Origin" in request.headers and _is_allowed_page(request):
         response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
         response.headers["Access-Control-Expose-Headers"] = "task-id, Location, Retry-After, Content-Range"

@@ -156,3 +156,22 @@ async def test_answers_do_not_name_the_web_server(
     for found in (ran.headers, opened, *(answer.headers for answer in answers)):
         assert "Server" not in found
         assert ("Date" in found) is has_date
+
+
+@pytest.mark.parametrize(
+    ("invocation", "host", "shown"),
+    [
+        ("gateway", "agent-abc.cn-hangzhou.fcapp.run", False),
+        ("gateway", "images.example.com", True),
+        ("standalone", "agent-abc.cn-hangzhou.fcapp.run", True),
+    ],
+)
+async def test_platform_that_shows_answers_to_pages_itself_is_not_joined_in(
+    make_agent: MakeAgent, invocation: str, host: str, shown: bool
+) -> None:
+    agent = await make_agent(cors_origins=[PAGE], invocation=invocation)
+    answer = await agent.call("GET", "/healthz", headers={"Origin": PAGE, "Host": host})
+    assert answer.status == 200
+    assert ("Access-Control-Allow-Origin" in answer.headers) is shown
+    refused = await agent.call("GET", "/healthz", headers={"Origin": "https://evil.example", "Host": host})
+    refused.error(403, "OriginNotAllowed")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import socket
 from typing import Any
 
+import aiohttp
 import pytest
 
 from agent.api import slow
@@ -123,3 +125,22 @@ async def test_event_stream_that_nobody_reads_is_cut_and_its_task_goes_on(
     assert (await agent.task(task_id))["state"] == "running"
     assert (await agent.cancel(task_id)).ok()["state"] == "cancelled"
     await eventually(agent.engine.is_idle)
+
+
+async def test_client_of_comfyuis_own_routes_who_does_not_read_is_cut(
+    make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow, "READ_SECONDS", READ_SECONDS)
+    agent = await make_agent(pass_through=["/view"])
+    form = aiohttp.FormData()
+    large = io.BytesIO(bytes(24 * 2**20))  # more than all buffers on the way hold
+    form.add_field("image", large, filename="large.bin", content_type="application/octet-stream")
+    async with agent.engine.http.post("/upload/image", data=form) as uploaded:
+        assert uploaded.status == 200
+    with await connect(agent, "/view?filename=large.bin&type=input") as client:
+
+        async def begun() -> bool:
+            return is_served(agent, client)
+
+        await eventually(begun)
+        await is_cut(agent, client)
