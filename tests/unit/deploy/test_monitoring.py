@@ -37,7 +37,7 @@ ADDED = {"job", "instance"}
 #: Values of labels that expressions may name.
 VALUES: dict[str, set[str]] = {
     "state": {state.value for state in State} | {"delivered", "failed"},
-    "stage": {"engine", "inputs", "queue", "run", "collect", "upload", "deliver"},
+    "stage": {"engine", "inputs", "queue", "run", "collect", "review", "upload", "deliver"},
     "code": set(AgentError.by_code),
     "fault": {"none", "caller", "service"},
     "result": {"succeeded", "failed"},
