@@ -481,7 +481,7 @@ class FailedImage(AgentError):
 
 
 class FileHidden(AgentError):
-    """While pictures are reviewed here, the engine's own files are not shown: fetch them through their task."""
+    """The engine's own files are neither reviewed nor labelled, so they are not shown: fetch them by their task."""
 
     status = 403
 

@@ -61,6 +61,11 @@ def labels_of(settings: LabelSettings, asked: LabelOptions | None) -> Labels:
     return Labels(**found)
 
 
+def is_enforced(settings: LabelSettings) -> bool:
+    """Whether no file may be shown here that does not carry some label."""
+    return Mode.ENFORCE in labels_of(settings, None)
+
+
 def _lacking(settings: LabelSettings, name: str) -> str | None:
     if name == "aigc" and not settings.label_aigc_producer:
         return "AGENT_LABEL_AIGC_PRODUCER"

@@ -1,8 +1,9 @@
-"""Which of the engine's files may be passed on as they are, where pictures are reviewed before they are shown.
+"""Which of the engine's files may be passed on as they are, where pictures are reviewed or labelled before they are
+shown.
 
-A file lies in the engine's folder before anybody could review it, and its name can be guessed. So where pictures are
-enforced, /view shows inputs alone; where only a request asks for it, that is so while its task is at work, and the
-files of what was refused stay hidden.
+A file lies in the engine's folder before anybody could review it, and its name can be guessed. So where pictures, or
+labels on them, are enforced, /view shows inputs alone; where only a request asks for it, that is so while its task is
+at work, and the files of what was refused stay hidden.
 """
 
 from __future__ import annotations

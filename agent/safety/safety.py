@@ -13,6 +13,7 @@ import structlog
 from agent.admission import RunRequest
 from agent.cleaning import Cleaner
 from agent.errors import AgentError, InvalidOptions
+from agent.labels.options import is_enforced
 from agent.metrics import Metrics
 from agent.outputs.collect import Collected
 from agent.safety.classifiers.build import build_image_classifiers
@@ -51,7 +52,7 @@ class Safety:
         self._is_front = settings.role is Role.FRONT
         self._judge: Judge | None = None
         self._prompts = _open_prompt_review(settings, metrics)
-        self.hidden = HiddenFiles(is_always=settings.safety_images is Mode.ENFORCE)
+        self.hidden = HiddenFiles(is_always=settings.safety_images is Mode.ENFORCE or is_enforced(settings))
         self._preparing: set[asyncio.Task[None]] = set()
         if not self._is_front and (settings.safety_image_classifiers or _reviews_pictures(settings)):
             from agent.safety.judge import Judge  # noqa: PLC0415 - only who asks for it pays for it

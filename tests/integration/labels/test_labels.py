@@ -314,6 +314,16 @@ async def test_broken_picture_is_not_delivered_without_its_labels_but_made_again
     assert (first["error"]["code"], last["outcome"]) == ("OutputCorrupt", "succeeded")
 
 
+async def test_unlabelled_files_of_the_engine_are_not_shown_where_a_label_is_enforced(
+    make_agent: MakeAgent,
+) -> None:
+    enforcing = await make_agent(**ALL, pass_through=["/view"])
+    (image,) = (await enforcing.run(graphs.painted())).ok()["2"]["images"]
+    (await enforcing.get("/view", params=image)).error(403, "FileHidden")
+    warning = await make_agent(label_iptc="warn", pass_through=["/view"])
+    assert (await warning.get("/view", params=image)).status == 200
+
+
 async def test_key_is_in_no_log_no_record_and_no_answer(make_agent: MakeAgent, signer: SigningFiles) -> None:
     # The third line is of the public key, which the certificate has too.
     lines = signer.key.read_text().splitlines()[1:3]
