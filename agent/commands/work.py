@@ -144,6 +144,8 @@ async def _run_all(
             run.error = {"code": "Timeout", "detail": str(run.failure)}
     except BaseException:
         await _cancel(client, runs)
+        if stopped := [run.task_id for run in runs if run.state == "cancelled"]:
+            complain(f"stopped; cancelled {', '.join(stopped)}.")
         raise
 
 
