@@ -49,14 +49,19 @@ ApiKey = Annotated[str | None, typer.Option(help="Sent with --url as X-Api-Key."
 @app.command("list")
 def list_workflows(
     folder: Folder = None,
+    url: EngineUrl = None,
+    object_info: ObjectInfo = None,
+    api_key: ApiKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """List the named workflows of this machine."""
+    """List the named workflows of this machine; with --url or --object-info also what an engine lacks for each."""
     from pydantic_core import to_json  # noqa: PLC0415
 
+    from agent.library.check import missing  # noqa: PLC0415
     from agent.library.manifest import english  # noqa: PLC0415
 
-    found = _open(folder).all()
+    found, catalog = _open(folder).all(), _catalog(url, object_info, api_key)
+    lacking = {named.name: missing(named, catalog) if catalog else [] for named in found}
     if as_json:
         data = [
             {
@@ -64,6 +69,8 @@ def list_workflows(
                 "title": named.manifest.title,
                 "tags": named.manifest.tags,
                 "parameters": list(named.manifest.parameters),
+                "available": not lacking[named.name] if catalog else None,
+                "missing": lacking[named.name],
             }
             for named in found
         ]
@@ -73,6 +80,8 @@ def list_workflows(
     for named in found:
         tags = f"  [{', '.join(named.manifest.tags)}]" if named.manifest.tags else ""
         typer.echo(f"{named.name:{width}}  {english(named.manifest.title)}{tags}")
+        for text in lacking[named.name]:
+            typer.echo(f"{'':{width}}  missing: {text}")
 
 
 @app.command()

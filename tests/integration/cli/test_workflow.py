@@ -40,6 +40,17 @@ def test_list_shows_shipped_ones_and_those_of_a_folder(command, folder):
     found = {entry["name"]: entry for entry in json.loads(said(command, "list", "--json"))}
     assert found["mine"]["title"] == "Mine"
     assert found["invert"]["parameters"] == ["image"]
+    assert found["invert"]["available"] is None, "nobody was asked"
+
+
+def test_list_tells_what_an_engine_lacks(command):
+    shown = said(command, "list", "--object-info", str(OBJECT_INFO))
+    assert "missing: flux1-dev.safetensors\n" in shown
+    listed = json.loads(said(command, "list", "--json", "--object-info", str(OBJECT_INFO)))
+    found = {entry["name"]: (entry["available"], entry["missing"]) for entry in listed}
+    assert found["invert"] == (True, [])
+    assert found["text-to-image-flux"][0] is False
+    assert "flux1-dev.safetensors" in found["text-to-image-flux"][1]
 
 
 def test_every_shipped_workflow_fits_a_real_comfyui(command):
