@@ -250,6 +250,13 @@ class InvalidManifest(AgentError):
     """The manifest of this workflow is wrong, so it cannot be run. `comfyui-agent workflow check` says where."""
 
 
+class PictureTypeUnknown(AgentError):
+    """No picture can be answered as what Accept asks for. Ask for image/png, image/jpeg, image/webp, image/* or
+    application/json."""
+
+    status = 406
+
+
 class NoPicture(AgentError):
     """The workflow has succeeded, but made no picture to answer with. Ask for application/json, or for its outputs."""
 

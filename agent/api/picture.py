@@ -12,7 +12,7 @@ import pybase64
 from aiohttp import web
 from pydantic_core import from_json
 
-from agent.errors import AgentError, AnswerTooLarge, NoPicture, NotLabelled
+from agent.errors import AgentError, AnswerTooLarge, NoPicture, NotLabelled, PictureTypeUnknown
 from agent.labels.labeller import Labeller
 from agent.outputs.collect import media_type_of
 from agent.service import Delivery, Forwarded
@@ -40,9 +40,10 @@ def preferred_type(accept: Sequence[str]) -> str:
     """What to answer with: JSON, a type of FORMATS, or ANY_PICTURE. `accept`: the headers of that name.
 
     The largest q counts, then what is named more exactly, then what comes first. `*/*` means JSON, and so does a header
-    that allows for nothing we have.
+    that names neither JSON nor pictures. Raises PictureTypeUnknown for one that wants a picture of another type.
     """
     best, chosen = (0.0, 0), JSON
+    strange = ""
     for part in ",".join(accept)[:LONGEST_ACCEPT].split(","):
         media_type, *parameters = (word.strip().lower() for word in part.split(";"))
         if media_type in (JSON, "*/*", "application/*"):
@@ -50,10 +51,14 @@ def preferred_type(accept: Sequence[str]) -> str:
         elif media_type in FORMATS or media_type == ANY_PICTURE:
             found = media_type
         else:
+            if media_type.startswith("image/") and _quality(parameters) > 0:
+                strange = strange or media_type
             continue
         rank = (_quality(parameters), 2 - media_type.count("*"))
         if rank[0] > 0 and rank > best:
             best, chosen = rank, found
+    if strange and not best[0]:
+        raise PictureTypeUnknown
     return chosen
 
 

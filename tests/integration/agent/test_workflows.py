@@ -275,6 +275,11 @@ class TestPictures:
         assert answer.headers["task-id"] == "no-picture"
         assert (await agent.status("no-picture")).ok()["1"]["text"] == ["words"]
 
+    async def test_picture_type_that_cannot_be_made_is_refused_before_the_run(self, agent: Agent) -> None:
+        answer = await run(agent, "text-to-image", "as-gif", headers={"Accept": "image/gif"})
+        answer.error(406, "PictureTypeUnknown")
+        (await agent.status("as-gif")).error(404, "TaskNotFound")
+
 
 class TestForms:
     """multipart/form-data."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.api.picture import ANY_PICTURE, FORMATS, JSON, convert, preferred_type
+from agent.errors import PictureTypeUnknown
 from tests.integration.agent.pictures import animation, encode, look, picture
 
 PNG, JPEG, WEBP = "image/png", "image/jpeg", "image/webp"
@@ -34,7 +37,8 @@ PNG, JPEG, WEBP = "image/png", "image/jpeg", "image/webp"
         (("image/png;q=x, image/jpeg;q=0.1",), JPEG),
         (("image/png;q=7, image/jpeg;q=0.1",), JPEG),
         (("image/png;q=nan",), JSON),
-        (("image/avif, image/gif",), JSON),
+        (("image/avif, image/gif;q=0.9, */*;q=0.1",), JSON),
+        (("image/gif;q=0, text/html",), JSON),
         (("image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8",), WEBP),
         (("image/png; charset=x; q=1.0",), PNG),
     ],
@@ -43,9 +47,16 @@ def test_accept_header_is_understood(accept: tuple[str, ...], wanted: str) -> No
     assert preferred_type(accept) == wanted
 
 
+@pytest.mark.parametrize("accept", ["image/gif", "image/avif, image/gif", "text/html, image/gif;q=0.1"])
+def test_pictures_of_other_types_are_refused(accept: str) -> None:
+    with pytest.raises(PictureTypeUnknown):
+        preferred_type((accept,))
+
+
 @given(st.lists(st.text()))
 def test_no_accept_header_breaks_anything(accept: list[str]) -> None:
-    assert preferred_type(accept) in (JSON, ANY_PICTURE, *FORMATS)
+    with suppress(PictureTypeUnknown):
+        assert preferred_type(accept) in (JSON, ANY_PICTURE, *FORMATS)
 
 
 @pytest.mark.parametrize("kind", list(FORMATS.values()))
