@@ -6,6 +6,13 @@ import { t } from "./i18n.js";
 /** The canvas on the screen is not larger than this; the mask itself always has the picture's size. */
 const SHOWN_PIXELS = 1_280;
 
+/** Where the arrow keys move the brush: by half its width, with Shift by a tenth. */
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+const DOT = 0.01;
+
+const tenths = (number) => Math.round((number + Number.EPSILON) * 10) / 10;
+
 /** Paint strokes, whose points and widths are in pixels of the picture. */
 function paint(context, strokes, scale, colour) {
   context.save();
@@ -20,7 +27,8 @@ function paintStroke(context, { points, width, erases }, from = 0) {
   context.globalCompositeOperation = erases ? "destination-out" : "source-over";
   context.lineWidth = width;
   context.beginPath();
-  context.moveTo(...points[Math.max(from - 1, 0)]);
+  const [x, y] = points[Math.max(from - 1, 0)];
+  context.moveTo(x - DOT, y); // a line of no length, as a single touch makes one, is not drawn at all
   for (const point of points.slice(from)) context.lineTo(...point);
   context.stroke();
 }
@@ -42,6 +50,7 @@ export class MaskField {
   #scale = 1;
   #erases = false;
   #stroke = null;
+  #at = null; // where the keyboard has the brush, in pixels of the picture
 
   constructor(value, { changed, labelledBy }) {
     this.value = value ?? null;
@@ -92,18 +101,21 @@ export class MaskField {
     this.picture = h("img", { alt: "", draggable: false, on: { load: () => this.#fit() } });
     this.canvas = h("canvas", {
       tabIndex: 0,
-      role: "img",
+      role: "application",
       "aria-labelledby": this.labelledBy,
+      "aria-describedby": `${this.labelledBy}-keys`,
       on: {
         pointerdown: (event) => this.#start(event),
         pointermove: (event) => this.#move(event),
         pointerup: () => this.#end(),
         pointercancel: () => this.#end(),
         pointerleave: () => (this.ring.hidden = true),
-        keydown: (event) => {
-          if (event.key.toLowerCase() !== "z" || !(event.ctrlKey || event.metaKey)) return;
-          event.preventDefault();
-          this.#undo();
+        keydown: (event) => this.#press(event),
+        keyup: (event) => event.key === " " && this.#end(),
+        focus: () => this.canvas.matches(":focus-visible") && this.#reach(0, 0),
+        blur: () => {
+          this.#end();
+          this.ring.hidden = true;
         },
       },
     });
@@ -128,7 +140,8 @@ export class MaskField {
       iconButton("undo", t("mask.undo"), () => this.#undo()),
       iconButton("trash", t("mask.clear"), () => this.#clear()),
     );
-    this.element.append(this.first, this.tools, this.stage);
+    this.keys = h("p", { class: "hint mask-keys", id: `${this.labelledBy}-keys` }, t("mask.keys"));
+    this.element.append(this.first, this.tools, this.stage, this.keys);
   }
 
   #choose(erases) {
@@ -140,6 +153,7 @@ export class MaskField {
   #fit() {
     const { naturalWidth: width, naturalHeight: height } = this.picture;
     if (this.value?.width !== width || this.value?.height !== height) this.#set({ strokes: [], width, height });
+    this.#at = null;
     this.#scale = Math.min(1, SHOWN_PIXELS / Math.max(width, height));
     Object.assign(this.canvas, { width: Math.round(width * this.#scale), height: Math.round(height * this.#scale) });
     this.#repaint();
@@ -152,11 +166,41 @@ export class MaskField {
 
   #point(event) {
     const box = this.canvas.getBoundingClientRect();
-    const place = (at, length, size) => Math.round(((at / length) * size + Number.EPSILON) * 10) / 10;
+    const place = (at, length, size) => tenths((at / length) * size);
     return [
       place(event.clientX - box.left, box.width, this.value.width),
       place(event.clientY - box.top, box.height, this.value.height),
     ];
+  }
+
+  #press(event) {
+    if (!this.value) return;
+    const arrow = ARROWS[event.key];
+    if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) this.#undo();
+    else if (event.ctrlKey || event.metaKey || event.altKey) return;
+    else if (arrow) this.#reach(...arrow.map((way) => way * this.#width * (event.shiftKey ? 0.1 : 0.5)));
+    else if (event.key === " ") this.#putDown(event);
+    else return;
+    event.preventDefault();
+  }
+
+  /** Put the brush down where the keyboard has it; it stays down as long as Space is held. */
+  #putDown(event) {
+    if (event.repeat || this.#stroke) return;
+    this.#reach(0, 0);
+    this.#begin();
+    this.#extend([this.#at]);
+  }
+
+  /** Move the keyboard's brush, which begins in the middle and stays on the picture. */
+  #reach(right, down) {
+    if (!this.value) return;
+    const { width, height } = this.value;
+    const [x, y] = this.#at ?? [width / 2, height / 2];
+    const within = (at, size) => tenths(Math.min(Math.max(at, 0), size));
+    this.#at = [within(x + right, width), within(y + down, height)];
+    this.#ringAt(...this.#at);
+    if (this.#stroke) this.#extend([this.#at]);
   }
 
   #start(event) {
@@ -164,19 +208,23 @@ export class MaskField {
     event.preventDefault();
     this.canvas.focus({ preventScroll: true });
     this.canvas.setPointerCapture(event.pointerId);
+    this.#begin();
+    this.#extend([this.#point(event)]);
+  }
+
+  #begin() {
     this.#stroke = { points: [], width: this.#width, erases: this.#erases };
     this.value.strokes.push(this.#stroke);
-    this.#extend([event, event]);
   }
 
   #move(event) {
     this.#follow(event);
-    if (this.#stroke) this.#extend(event.getCoalescedEvents?.() ?? [event]);
+    if (this.#stroke) this.#extend((event.getCoalescedEvents?.() ?? [event]).map((each) => this.#point(each)));
   }
 
-  #extend(events) {
+  #extend(points) {
     const from = this.#stroke.points.length;
-    this.#stroke.points.push(...events.map((event) => this.#point(event)));
+    this.#stroke.points.push(...points);
     if (this.#stroke.points.length === from) return;
     const context = this.#context();
     paintStroke(context, this.#stroke, from);
@@ -200,14 +248,19 @@ export class MaskField {
 
   #follow(event) {
     if (!this.value) return;
-    const box = this.canvas.getBoundingClientRect();
-    const width = (this.#width / this.value.width) * box.width;
+    this.#ringAt(...this.#point(event));
     this.ring.hidden = event.pointerType === "touch";
+  }
+
+  #ringAt(x, y) {
+    const shown = this.canvas.getBoundingClientRect().width / this.value.width;
+    const width = this.#width * shown;
+    this.ring.hidden = false;
     Object.assign(this.ring.style, {
       width: `${width}px`,
       height: `${width}px`,
-      left: `${event.clientX - box.left - width / 2}px`,
-      top: `${event.clientY - box.top - width / 2}px`,
+      left: `${x * shown - width / 2}px`,
+      top: `${y * shown - width / 2}px`,
     });
   }
 

@@ -97,6 +97,11 @@ export const TEXTS = {
     "请涂抹需要修改的部分。",
     "変更したい部分を塗ってください。",
   ],
+  "mask.keys": [
+    "Arrow keys move the brush, Shift makes the steps small, Space paints.",
+    "方向键移动画笔，按住 Shift 小步移动，空格键涂抹。",
+    "矢印キーでブラシを移動、Shift で細かく、スペースキーで塗ります。",
+  ],
   "mask.brush": ["Brush", "画笔", "ブラシ"],
   "mask.eraser": ["Eraser", "橡皮擦", "消しゴム"],
   "mask.size": ["Brush size", "画笔大小", "ブラシサイズ"],

@@ -200,6 +200,42 @@ async def test_a_painted_mask_reaches_the_workflow(page: Page) -> None:
     assert await studio.pictures.first.evaluate(look) == [[0, 0, 255], [255, 0, 0]]
 
 
+async def test_a_mask_is_painted_with_the_keyboard(page: Page) -> None:
+    studio = Studio(page)
+    await studio.open("inpaint")
+    await studio.give(page.locator(".dropzone").first, "drop", encoded(Image.new("RGB", (80, 80))))
+    canvas = page.locator(".mask-stage canvas")
+    await expect(canvas).to_be_visible()
+    hint = page.get_by_text("Arrow keys move the brush")
+    await expect(hint).to_be_hidden()
+    await page.get_by_label("Brush size").fill("20")
+    await page.get_by_role("button", name="Clear").focus()
+    await page.keyboard.press("Tab")
+    await expect(canvas).to_be_focused()
+    await expect(hint).to_be_visible()
+    # From the middle to the left edge, painting from there on, then a spot on its own.
+    for _ in range(9):
+        await page.keyboard.press("ArrowLeft")
+    await page.keyboard.down(" ")
+    await page.keyboard.press("ArrowRight")
+    await page.keyboard.press("ArrowRight")
+    await page.keyboard.up(" ")
+    for _ in range(3):
+        await page.keyboard.press("ArrowRight")
+    await page.keyboard.press(" ")
+    painted = """(canvas) => [[8, 40], [20, 40], [40, 40], [70, 40], [40, 70]].map(([x, y]) => {
+      const scale = canvas.width / 80;
+      return canvas.getContext("2d").getImageData(x * scale, y * scale, 1, 1).data[3] > 0;
+    })"""
+    assert await canvas.evaluate(painted) == [True, True, True, False, False]
+    await page.keyboard.press("Control+z")
+    assert await canvas.evaluate(painted) == [True, True, False, False, False]
+    box = await canvas.bounding_box()
+    assert box is not None
+    await page.mouse.click(box["x"] + box["width"] * 70 / 80, box["y"] + box["height"] / 2)
+    assert await canvas.evaluate(painted) == [True, True, False, True, False], "a click is a spot, too"
+
+
 async def test_what_is_wrong_below_a_tall_picture_comes_into_view(page: Page) -> None:
     studio = Studio(page)
     await studio.open("inpaint")
