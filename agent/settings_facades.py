@@ -16,6 +16,7 @@ class FacadeName(StrEnum):
 
     CLOUDFLARE = "cloudflare"
     OPENAI = "openai"
+    RUNPOD = "runpod"
 
 
 def _read(value: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.errors import AgentError
 from agent.settings import Settings, variable
+from agent.settings_help import default_text
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -30,8 +31,8 @@ def test_settings_page_lists_each_setting_with_its_default_and_description() -> 
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", page, re.MULTILINE))
     assert list(rows) == [variable(name) for name in Settings.model_fields]
     for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        shown = "" if default in (None, [], "") else f"`{default}`"
+        default = default_text(field)
+        shown = f"`{default}`" if default else ""
         assert rows[variable(name)].strip() == f"{shown} | {field.description}".strip()
 
 

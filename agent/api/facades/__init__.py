@@ -78,6 +78,26 @@ ALL = (
             ("GET", "/v1/models/{model:.+}", "show_model"),
         ),
     ),
+    Facade(
+        FacadeName.RUNPOD,
+        "runpod",
+        re.compile(r"/v2/[^/]+/.*|/run|/runsync|/health|/(status|cancel|stream|retry)/[^/]+|/purge-queue"),
+        tuple(
+            (method, f"{base}{path}", function)
+            for base in ("", "/v2/{endpoint}")
+            for method, path, function in (
+                ("POST", "/run", "run"),
+                ("POST", "/runsync", "runsync"),
+                ("GET", "/status/{id}", "status"),
+                ("POST", "/status/{id}", "status"),
+                ("POST", "/cancel/{id}", "cancel"),
+                ("GET", "/health", "health"),
+                ("GET", "/stream/{id}", "refuse"),
+                ("POST", "/retry/{id}", "refuse"),
+                ("POST", "/purge-queue", "refuse"),
+            )
+        ),
+    ),
 )
 
 

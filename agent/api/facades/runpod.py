@@ -1,0 +1,145 @@
+"""RunPod's serverless endpoints with worker-comfyui behind them: /run, /runsync, /status/ID, /cancel/ID, /health.
+
+They are answered at the root and under /v2/ENDPOINT, where any name of an endpoint may stand. A job is a task, whose id
+is the job's, so any instance can tell how it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from agent.admission import RunRequest, new_task_id
+from agent.api.facades.answering import answer_early, name_tasks
+from agent.api.facades.runpod_jobs import STATUSES, describe, read_job
+from agent.api.keys import BOARD, METRICS, RUNNER
+from agent.api.parse import check_task_id
+from agent.api.render import ErrorResponse, json_response
+from agent.errors import AgentError, InvalidQuery, InvalidRequest, NotFound
+from agent.tasks.record import State, TaskRecord
+
+__all__ = ["cancel", "health", "refuse", "render_error", "run", "runsync", "status"]
+
+#: How long /runsync waits without `?wait=`, and what that may be, in seconds.
+WAIT_SECONDS, SHORTEST_WAIT, LONGEST_WAIT = 90.0, 1.0, 300.0
+
+#: Counters of tasks by their end, as /health calls them.
+ENDS = {"completed": State.SUCCEEDED, "failed": State.FAILED}
+
+
+async def run(request: web.Request) -> web.Response:
+    """Queue a job, and answer its id."""
+    if not request.app[RUNNER].can_submit:
+        raise InvalidRequest(
+            "On this platform an instance does not go on after its answer, so an engine takes no /run. Send it to a "
+            "front (AGENT_ROLE=front), or use /runsync."
+        )
+    record = await request.app[RUNNER].submit(await read_job(request), name_tasks(request))
+    return json_response({"id": record.id, "status": STATUSES[record.state]}, headers={"task-id": record.id})
+
+
+async def runsync(request: web.Request) -> web.StreamResponse:
+    """Run a job and answer its result; after `?wait=` milliseconds how it is by then, and it goes on."""
+    wait = _wait(request)
+    job = await read_job(request)
+    return await answer_early(request, _run_and_tell(request, job, wait))
+
+
+async def status(request: web.Request) -> web.Response:
+    """How a job is, with its result once it is over."""
+    return await _tell(request.app, await request.app[BOARD].get(_id(request)))
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """End a job; one that is over stays as it is."""
+    record = await request.app[RUNNER].cancel(_id(request))
+    return json_response({"id": record.id, "status": STATUSES[record.state]}, headers={"task-id": record.id})
+
+
+async def health(request: web.Request) -> web.Response:
+    """What this one instance does: it is the worker, and knows of no other."""
+    queue, metrics = request.app[RUNNER].queue(), request.app[METRICS]
+    counts = metrics.values("tasks_total").items()
+    ended = {name: sum(n for labels, n in counts if labels[0] == state) for name, state in ENDS.items()}
+    is_busy = bool(queue["running"])
+    return json_response(
+        {
+            "jobs": {
+                **ended,
+                "inProgress": len(queue["running"]),
+                "inQueue": len(queue["queued"]),
+                "retried": sum(metrics.values("task_retries_total").values()),
+            },
+            "workers": {
+                "idle": int(not is_busy),
+                "initializing": 0,
+                "ready": int(not is_busy),
+                "running": int(is_busy),
+                "throttled": 0,
+                "unhealthy": 0,
+            },
+        }
+    )
+
+
+async def refuse(request: web.Request) -> web.Response:
+    """What RunPod has beside it."""
+    raise NotFound(
+        f"{request.path} is not answered here: a job of worker-comfyui streams nothing, /run with the same task-id "
+        "header tries a job again, and jobs are cancelled one by one."
+    )
+
+
+def render_error(error: AgentError, task_id: str | None = None) -> ErrorResponse:
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    if found := task_id or error.task_id:
+        headers["task-id"] = found
+    response = ErrorResponse(
+        body=to_json({"error": error.detail, "code": error.code}),
+        status=error.status,
+        content_type="application/json",
+        headers=headers,
+    )
+    response.code = error.code
+    return response
+
+
+async def _run_and_tell(request: web.Request, job: RunRequest, wait: float) -> web.Response:
+    runner, name = request.app[RUNNER], name_tasks(request)
+    if not runner.can_submit:  # what is not over with this request would stand still after it
+        task_id = name or new_task_id()
+        try:
+            await runner.run(job, task_id, is_named=True)
+        except AgentError as error:
+            if error.task_id is None:
+                raise  # it was not taken in
+        return await _tell(request.app, await request.app[BOARD].get(task_id))
+    record = await runner.submit(job, name)
+    try:
+        async with asyncio.timeout(wait), aclosing(request.app[BOARD].follow(record.id)) as records:
+            async for record in records:  # noqa: B007 - the last one is told
+                pass
+    except TimeoutError:
+        pass
+    return await _tell(request.app, record)
+
+
+async def _tell(app: web.Application, record: TaskRecord) -> web.Response:
+    return json_response(await describe(app, record, time.time()), headers={"task-id": record.id})
+
+
+def _id(request: web.Request) -> str:
+    return check_task_id(request.match_info["id"])
+
+
+def _wait(request: web.Request) -> float:
+    given = request.query.get("wait")
+    if given is None:
+        return WAIT_SECONDS
+    if not (given.isascii() and given.isdigit() and len(given) <= 7):
+        raise InvalidQuery("wait is a number of milliseconds, 1000 to 300000.", parameter="wait")
+    return min(max(int(given) / 1000, SHORTEST_WAIT), LONGEST_WAIT)
