@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from agent.safety.prompts.texts import Role, find_texts
 from comfyui.workflow import Node, Workflow, is_link
 
 #: Of the PNG text.
@@ -29,22 +30,10 @@ PLUGS = ("noise", "guider", "sampler", "sigmas")
 #: Inputs with the name of a model's file.
 MODEL_FILES = ("ckpt_name", "unet_name", "model_name", "gguf_name")
 
-#: Inputs by which nodes for text take their text.
-TEXTS = (
-    "text",
-    "text_g",
-    "text_l",
-    "t5xxl",
-    "clip_g",
-    "clip_l",
-    "prompt",
-    "string",
-    "string_a",
-    "string_b",
-    "value",
-)
+#: Inputs of samplers and guiders that bring what they are guided by.
+GUIDES = ("positive", "negative", "conditioning")
 
-#: The one of these that a constant's node gives on.
+#: Inputs of a constant's node, one of which it gives on.
 CONSTANTS = ("value", "seed", "noise_seed", "int", "float", "string", "number")
 
 
@@ -55,8 +44,7 @@ def parameters_text(workflow: Workflow, node_id: str, size: tuple[int, int]) -> 
     if sampler is None:
         return None
     parts = [sampler, *_plugged(workflow, sampler)]
-    positive = _prompt(workflow, parts, ("positive", "conditioning"))
-    negative = _prompt(workflow, parts, ("negative",))
+    positive, negative = _prompts(workflow, parts)
     conditions = [n for n in _upstream(workflow, sampler) if "guidance" in n.inputs]
     facts = {
         label: value
@@ -81,11 +69,14 @@ def _find_sampler(workflow: Workflow, node_id: str) -> Node | None:
     origin = workflow.origin(node_id)
     if origin is None:
         return None
-    for node in _upstream(workflow, workflow.nodes[origin]):
-        links = {name for name, _ in node.links()}
-        if node.is_sampler and links & {"positive", "guider", "latent_image"}:
-            return node
-    return None
+    found = [
+        node
+        for node in _upstream(workflow, workflow.nodes[origin])
+        if node.is_sampler and {name for name, _ in node.links()} & {"positive", "guider", "latent_image"}
+    ]
+    # One that adds no noise, such as a refiner, goes on with what another one has begun with seed and model.
+    begun = [node for node in found if node.inputs.get("add_noise") != "disable"]
+    return next(iter(begun or found), None)
 
 
 def _upstream(workflow: Workflow, node: Node) -> Iterator[Node]:
@@ -104,32 +95,28 @@ def _plugged(workflow: Workflow, node: Node) -> list[Node]:
     return [found for plug in plugs for found in (plug, *_plugged(workflow, plug))]
 
 
-def _prompt(workflow: Workflow, parts: list[Node], names: tuple[str, ...]) -> str:
-    """The texts that come in by the first of these inputs, in the order in which they are put together."""
-    link = next((node.inputs[n] for n in names for node in parts if is_link(node.inputs.get(n))), None)
-    texts: list[str] = []
-    seen: set[tuple[str, str]] = set()
-    _collect(workflow, link, texts, seen)
-    return ", ".join(dict.fromkeys(text for text in texts if text))
+def _prompts(workflow: Workflow, parts: list[Node]) -> tuple[str, str]:
+    """What the sampler is guided by: the prompt, and the negative prompt. Those of an earlier pass do not count."""
+    guides: dict[str, dict[str, Any]] = {}
+    for node in parts:
+        links = {name: value for name, value in node.inputs.items() if name in GUIDES and is_link(value)}
+        if "positive" not in links and "conditioning" in links:  # of a guider without a negative
+            links["positive"] = links.pop("conditioning")
+        guides[node.id] = {"class_type": node.class_type, "inputs": links}
+    sources = [link[0] for guide in guides.values() for link in guide["inputs"].values()]
+    before = workflow.upstream(sources)
+    graph = {node_id: node for node_id, node in workflow.graph.items() if node_id in before}
+    texts = find_texts(Workflow({**graph, **guides}))
+    positive = [text.value.strip() for text in texts if Role.POSITIVE in text.roles]
+    negative = [text.value.strip() for text in texts if text.is_negative]
+    return _join(positive), _join(negative)
 
 
-def _collect(workflow: Workflow, link: Any, texts: list[str], seen: set[tuple[str, str]]) -> None:
-    waiting = [link]
-    while waiting:
-        link = waiting.pop()
-        node = _source(workflow, link)
-        if node is None or (node.id, str(link[1])) in seen:
-            continue
-        seen.add((node.id, str(link[1])))
-        if "ZeroOut" in node.class_type:
-            continue  # the text before it has no effect
-        given = [node.inputs[name] for name in TEXTS if name in node.inputs]
-        texts += [text.strip() for text in given if isinstance(text, str)]
-        if "positive" in node.inputs and "negative" in node.inputs:  # it passes both on, one by each output
-            following = [node.inputs["negative" if link[1] == 1 else "positive"]]
-        else:
-            following = [value for name, value in node.inputs.items() if name.startswith("conditioning")]
-        waiting += reversed([*(text for text in given if is_link(text)), *following])
+def _join(texts: list[str]) -> str:
+    """Without those that are parts of others: many nodes take a short and a long text of the same thing, and what is
+    put together is there as a whole too."""
+    found = list(dict.fromkeys(texts))
+    return ", ".join(text for text in found if not any(text != other and text in other for other in found))
 
 
 def _first_value(workflow: Workflow, nodes: list[Node], names: tuple[str, ...]) -> Any:
