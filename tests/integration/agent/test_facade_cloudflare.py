@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from tests.integration.agent import shelf
 from tests.integration.agent.conftest import MakeAgent
-from tests.integration.agent.pictures import b64, color_of, encode, look, picture, png, unb64
+from tests.integration.agent.pictures import b64, encode, look, picture, png, unb64
 from tests.integration.agent.service import Agent, Answer, eventually
 from tests.integration.agent.test_facades import CLOUDFLARE, cloudflare_error
 
@@ -253,8 +253,3 @@ async def test_a_caller_who_leaves_takes_the_task_with_him(shelved: Agent) -> No
     await shelved.running_later("cf-left")
     leaving.cancel()
     assert (await shelved.finished("cf-left"))["state"] == "cancelled"
-
-
-async def test_color_is_not_lost(shelved: Agent) -> None:
-    result = result_of(await ask(shelved, "slow", prompt="x"))
-    assert color_of(unb64(result["image"]))
