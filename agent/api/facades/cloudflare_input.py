@@ -49,6 +49,9 @@ class Input(BaseModel):
     temperature: float | None = None
     top_p: float | None = None
     top_k: Annotated[int, Field(strict=True, ge=1)] | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
     text: Annotated[StrictStr, Field(min_length=1)] | None = None
     source_lang: StrictStr | None = None
     target_lang: StrictStr | None = None
@@ -59,7 +62,16 @@ class Input(BaseModel):
 SAME = (
     *("negative_prompt", "strength", "guidance", "width", "height"),
     *("max_tokens", "temperature", "top_p", "top_k", "source_lang", "target_lang"),
+    *("repetition_penalty", "frequency_penalty", "presence_penalty"),
 )
+
+#: What is refused, since leaving it out would make something else than the caller asked for.
+REFUSED = {
+    "lora": "fine-tunes are a workflow's own business here; AGENT_MODELS can name one for each",
+    "tools": "models of this server call no tools",
+    "functions": "models of this server call no functions",
+    "response_format": "models of this server answer with text as it comes",
+}
 
 
 def parse_body(body: bytes, model: Model) -> dict[str, Any]:
@@ -86,6 +98,9 @@ async def prepare_input(app: web.Application, model: Model, data: dict[str, Any]
 
 def read_input(data: dict[str, Any]) -> Input:
     """Raises InvalidParameter."""
+    for name, reason in REFUSED.items():
+        if data.get(name) is not None:
+            raise InvalidParameter(f'Parameter "{name}": {reason}.', parameter=name)
     try:
         return Input.model_validate(data)
     except ValidationError as exc:

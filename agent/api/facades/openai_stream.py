@@ -35,8 +35,7 @@ class _Previews:
     """Puts the previews of a task into a queue of events, as many as are wanted."""
 
     def __init__(self, request: web.Request, given: Generation, events: asyncio.Queue[bytes | None]) -> None:
-        self._app, self._board = request.app, request.app[BOARD]
-        self._given, self._events = given, events
+        self._app, self._given, self._events = request.app, given, events
         self._sent = self._seen = 0
 
     async def show(self, record: TaskRecord) -> None:
@@ -44,7 +43,7 @@ class _Previews:
             return
         self._seen = record.preview
         with suppress(PreviewNotFound, InvalidModel):  # it is over already, or no picture that we know
-            data = await self._board.preview(record.id)
+            data = await self._app[BOARD].preview(record.id)
             made = await as_bytes(self._app, Picture(PREVIEW, data), self._given.media_type)
             index, self._sent = self._sent, self._sent + 1
             self._events.put_nowait(_event(self._given, "partial_image", made, partial_image_index=index))

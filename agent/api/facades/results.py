@@ -70,17 +70,15 @@ async def links_of(app: web.Application, nodes: Sequence[str], delivery: Deliver
 async def as_bytes(
     app: web.Application, picture: Picture, media_type: str, *, quality: int | None = None
 ) -> bytes:
-    """The picture in the format of this type, one of FORMATS, with its labels.
-
-    Raises InvalidModel, NotLabelled, AnswerTooLarge.
-    """
+    """The picture in the format of this type, one of FORMATS, with its labels. `quality` is that of the lossy ones, 0
+    to 100. Raises InvalidModel, NotLabelled, AnswerTooLarge."""
     if isinstance(picture.content, str):
         raise AnswerTooLarge("The picture is too large for an answer, and lies in the object store.")
-    if picture.media_type == media_type and quality is None:
+    if picture.media_type == media_type and (quality is None or media_type == "image/png"):
         return picture.content
+    how = partial(convert, kind=FORMATS[media_type], quality=quality)
     try:
-        encode = partial(convert, kind=FORMATS[media_type], quality=quality)
-        return await app[LABELLER].convert(picture.content, encode)
+        return await app[LABELLER].convert(picture.content, how)
     except NotLabelled:
         raise
     except Exception as exc:  # Pillow raises whatever it meets in a picture that it does not know

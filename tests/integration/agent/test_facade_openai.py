@@ -318,3 +318,14 @@ async def test_a_stream_ends_with_the_error(make_agent: MakeAgent, tmp_path: Pat
         with pytest.raises(openai.APIError, match="raised on purpose"):
             async for _ in await client.images.generate(prompt="x", model="fails-late", stream=True):
                 pass
+
+
+async def test_labels_come_along_into_another_format(make_agent: MakeAgent) -> None:
+    agent = await make_agent(label_iptc="enforce")
+    async with client_of(agent) as client:
+        answer = await client.images.generate(
+            prompt="a cat", output_format="jpeg", output_compression=60, **SMALL
+        )
+    (data,) = pictures_of(answer)
+    assert look(data).format == "JPEG"
+    assert b"trainedAlgorithmicMedia" in data

@@ -1,0 +1,148 @@
+"""docs/compatibility.md says of every parameter, route, model and error what the code does with it."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+import yaml
+from openai.types.image_edit_params import ImageEditParamsBase
+from openai.types.image_generate_params import ImageGenerateParamsBase
+from PIL import Image
+from pydantic import TypeAdapter
+
+from agent.api.facades import ALL, cloudflare_answers, cloudflare_input, openai_answers, openai_input
+from agent.api.facades.models import BUILT_IN, Answer, Model
+from agent.errors import AgentError, InvalidParameter
+from agent.settings_facades import FacadeName
+from tests.e2e.blocks import ROOT, Block, executes
+from tests.e2e.shell import Shell, serving
+
+PAGE = (ROOT / "docs/compatibility.md").read_text()
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table whose head begins with this cell."""
+    lines = iter(PAGE.splitlines())
+    next(line for line in lines if line.startswith(f"| {heading} |"))
+    next(lines)
+    found = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def fates(heading: str) -> dict[str, str]:
+    """Parameter -> what becomes of it."""
+    return {name: fate for cell, fate in rows(heading) for name in names(cell)[:1]}
+
+
+@executes("docs/compatibility.md", "bash", "python")
+def test_blocks_of_the_page_work(blocks: list[Block], shell: Shell) -> None:
+    with serving(shell):
+        for block in blocks:
+            shell.run(block)
+    with Image.open(shell.folder / "fox.png") as picture:
+        assert picture.size == (512, 512)
+
+
+@executes("docs/compatibility.md", "yaml")
+def test_table_of_models_on_the_page_is_one(blocks: list[Block]) -> None:
+    (block,) = blocks
+    table = TypeAdapter(dict[str, Model | None]).validate_python(yaml.safe_load(block.take()))
+    assert table["dall-e-3"] is None
+
+
+def test_page_lists_each_route_of_its_facades() -> None:
+    listed = [names(row[2])[0] for row in rows("API")]
+    assert {"cloudflare", "openai"} <= set(listed) <= set(FacadeName)
+    shown = set(re.findall(r"^\| `([A-Z]+ /[^`?]+)` \|", PAGE, re.MULTILINE))
+    routes = [route for facade in ALL if facade.name in listed for route in facade.routes]
+    assert shown == {f"{method} {re.sub(r':[^}]*}', '}', path)}" for method, path, _ in routes}
+
+
+def test_page_lists_each_built_in_model_and_its_workflows() -> None:
+    shown: set[str] = set()
+    for cell, *words, checkpoint in rows("model"):
+        fitting = {name for name in BUILT_IN for pattern in names(cell) if fnmatchcase(name, pattern)}
+        shown |= fitting
+        for name in fitting:
+            model = BUILT_IN[name]
+            assert [model.workflow or "", model.edit or "", model.inpaint or ""] == words
+            assert model.values["checkpoint"] == checkpoint
+    assert shown == set(BUILT_IN)
+    assert {name for cell, _ in rows("word") for name in names(cell)} == set(Model.model_fields)
+    assert {names(row[0])[0] for row in rows("answer of the model")} == {answer.value for answer in Answer}
+
+
+def test_parameters_of_workers_ai_are_treated_as_the_page_says() -> None:
+    said = fates("parameter of Workers AI")
+    known = set(cloudflare_input.Input.model_fields)
+    assert {name for name, fate in said.items() if fate.startswith("refused")} == set(
+        cloudflare_input.REFUSED
+    )
+    ignored = {name for name, fate in said.items() if fate.startswith("ignored")}
+    assert set(said) - ignored - set(cloudflare_input.REFUSED) == known
+    plain = cloudflare_input.read_input({"prompt": "x"})
+    for name in ignored:
+        assert cloudflare_input.read_input({"prompt": "x", name: object()}) == plain
+    for name in cloudflare_input.REFUSED:
+        with pytest.raises(InvalidParameter, match=f'"{name}"'):
+            cloudflare_input.read_input({"prompt": "x", name: "y"})
+
+
+def test_parameters_of_openai_are_all_on_the_page_and_treated_as_it_says() -> None:
+    said = fates("parameter of OpenAI Images")
+    original = {*ImageGenerateParamsBase.__annotations__, *ImageEditParamsBase.__annotations__, "stream"}
+    assert set(said) == original
+    refused = {name for name, fate in said.items() if fate.startswith("refused")}
+    ignored = {name for name, fate in said.items() if fate.startswith("ignored")}
+    assert refused == set(openai_input.REFUSED)
+    known = {*openai_input.Generation.model_fields, *openai_input.Edit.model_fields}
+    assert original - refused - ignored == {"image" if name == "images" else name for name in known}
+    plain = openai_input.Generation(prompt="x")
+    for name in ignored:
+        more: dict[str, Any] = {name: object()}
+        assert openai_input.Generation.model_validate({"prompt": "x", **more}) == plain
+
+
+def test_qualities_on_the_page_are_those_of_the_code() -> None:
+    fate = fates("parameter of OpenAI Images")["quality"]
+    words = {"a half": 0.5, "one and a half": 1.5, "twice": 2.0, "two and a half": 2.5}
+    shown = {}
+    for quality, effort in openai_input.EFFORT.items():
+        share = next(text for text, value in words.items() if value == effort)
+        assert share in fate
+        shown[quality] = f"`{quality}`" in fate
+    assert all(shown.values())
+
+
+def test_errors_of_workers_ai_have_the_codes_of_the_page() -> None:
+    for code, status, when in rows("code"):
+        for name in names(when):
+            if name not in AgentError.by_code:
+                continue
+            assert cloudflare_answers.CODES[name] == (int(code), int(status)), name
+    listed = {name for *_, when in rows("code") for name in names(when)}
+    assert set(cloudflare_answers.CODES) <= listed
+    pairs = {(int(code), int(status)) for code, status, _ in rows("code")}
+    assert {cloudflare_answers.WRONG_INPUT, cloudflare_answers.INTERNAL} <= pairs
+
+
+def test_errors_of_openai_have_the_codes_of_the_page() -> None:
+    listed = {}
+    for cell, code, status in rows("our error"):
+        (name,) = names(cell)
+        listed[name] = (names(code)[0], int(status))
+        response = openai_answers.render_error(AgentError.by_code[name]())
+        assert response.status == int(status)
+        assert f'"code":"{names(code)[0]}"'.encode() in (response.body or b"")  # type: ignore[operator]
+    assert set(openai_answers.CODES) | set(openai_answers.STATUSES) == set(listed)
