@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from agent.safety.prompts.fold import fold
-from agent.safety.prompts.spellings import STANDS_FOR, UNSPACED, Reading, Vocabulary, readings
+from agent.safety.prompts.spellings import IS_UNSPACED, STANDS_FOR, Reading, Vocabulary, readings
 from agent.safety.prompts.terms import Term
 
-IS_UNSPACED = re.compile(f"[{UNSPACED}]")
-KANA = re.compile("[\u3041-\u3096\u30a1-\u30f6]")
+KANA = re.compile("[\u3041-\u3096\u30a1-\u30f6\u30fc]")
 
 #: Katakana as hiragana, both ways of writing the same sounds.
 HIRAGANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}

@@ -14,6 +14,8 @@ UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff"
 )
 
+IS_UNSPACED = re.compile(f"[{UNSPACED}]")
+
 #: What a sign may stand for within a word. "(" is left out: prompts are full of it.
 STANDS_FOR = {
     "0": "o",
@@ -53,8 +55,8 @@ WORD = re.compile(r"\w+")
 STRETCH = re.compile(r"([^\W\d])\1\1")
 RUN = re.compile(r"(.)\1*")
 
-#: Between characters of unspaced scripts these separate nothing; a comma or a full stop may.
-LOOSE = re.compile(rf"(?<=[{UNSPACED}])[^\w,.;!?，、。；！？\n]+(?=[{UNSPACED}])")
+#: Between characters of unspaced scripts these separate nothing; only the end of a sentence does.
+LOOSE = re.compile(rf"(?<=[{UNSPACED}])[^\w;!?。；！？\n]+(?=[{UNSPACED}])")
 
 
 class _Separators(dict[int, str | int]):
@@ -116,7 +118,8 @@ def _joined(folded: str) -> Iterator[str]:
     for apart in SET_APART.finditer(folded):
         yield from _put_together(apart[0])
     for chunk in CHUNK.finditer(folded):
-        if len(PIECES.findall(chunk[0])) > 1:
+        # Without spaces a chunk is a whole sentence.
+        if len(PIECES.findall(chunk[0])) > 1 and not IS_UNSPACED.search(chunk[0]):
             yield from _glued(chunk[0])
 
 

@@ -144,6 +144,7 @@ def test_term_is_found(rules: TermRules, text: str, term: str) -> None:
         "aaas",
         "car, a bombast",
         "水枪",
+        "快炸。弹琴的人",
         "爆弾低気圧が来る",
         "しないふたり",
         "a hot kill",
