@@ -141,7 +141,7 @@ export class MaskField {
       iconButton("trash", t("mask.clear"), () => this.#clear()),
     );
     this.keys = h("p", { class: "hint mask-keys", id: `${this.labelledBy}-keys` }, t("mask.keys"));
-    this.element.append(this.first, this.tools, this.stage, this.keys);
+    this.element.append(this.first, this.keys, this.tools, this.stage);
   }
 
   #choose(erases) {
@@ -200,6 +200,7 @@ export class MaskField {
     const within = (at, size) => tenths(Math.min(Math.max(at, 0), size));
     this.#at = [within(x + right, width), within(y + down, height)];
     this.#ringAt(...this.#at);
+    this.ring.scrollIntoView({ block: "nearest" });
     if (this.#stroke) this.#extend([this.#at]);
   }
 

@@ -234,6 +234,9 @@ async def test_a_mask_is_painted_with_the_keyboard(page: Page) -> None:
     assert box is not None
     await page.mouse.click(box["x"] + box["width"] * 70 / 80, box["y"] + box["height"] / 2)
     assert await canvas.evaluate(painted) == [True, True, False, True, False], "a click is a spot, too"
+    for _ in range(10):
+        await page.keyboard.press("ArrowDown")
+    await expect(page.locator(".mask-ring")).to_be_in_viewport(ratio=0.5)
 
 
 async def test_what_is_wrong_below_a_tall_picture_comes_into_view(page: Page) -> None:
