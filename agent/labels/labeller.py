@@ -91,14 +91,13 @@ class Labeller:
             return await asyncio.to_thread(self._convert_now, data, convert)
 
     def _convert_now(self, data: bytes, convert: Callable[[bytes], bytes]) -> bytes:
-        from agent.labels.container import DoesNotFit  # noqa: PLC0415
         from agent.labels.credentials import CannotSign  # noqa: PLC0415
         from agent.labels.picture import carry  # noqa: PLC0415
 
         converted = convert(data)
         try:
             return carry(data, converted, self.credentials)
-        except (CannotSign, DoesNotFit) as exc:
+        except CannotSign as exc:
             raise NotLabelled(f"The picture cannot be converted: {exc}.") from None
 
     async def _label(self, job: _Job, item: Collected) -> Collected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,7 @@ from agent.labels.exif import BrokenExif, user_comment, with_user_comment, witho
 from agent.labels.jpeg import JpegFile
 from agent.labels.png import PngFile
 from agent.labels.webp import WebpFile
-from agent.labels.xmp import SOURCE_TYPE, add_properties
+from agent.labels.xmp import SOURCE_TYPE, Property, add_properties, find_property
 
 if TYPE_CHECKING:
     from agent.labels.credentials import Credentials
@@ -102,7 +103,7 @@ def label(data: bytes, wanted: Wanted) -> Labelled | None:
 
 def carry(source: bytes, converted: bytes, credentials: Credentials | None) -> bytes:
     """A picture that was made of another one by converting it, with the other's labels. Its content credentials do not
-    fit another file: new ones are made. Raises DoesNotFit, CannotSign."""
+    fit another file: new ones are made. Raises CannotSign."""
     try:
         before, after = parse(source), parse(converted)
     except BrokenPicture:  # then it was not labelled
@@ -110,11 +111,16 @@ def carry(source: bytes, converted: bytes, credentials: Credentials | None) -> b
     if before is None or after is None:
         return converted
     if (packet := before.xmp) is not None:
-        after.set_xmp(packet)
-        if isinstance(after, PngFile) and (found := aigc.find_label(packet)) is not None:
+        found = aigc.find_label(packet)
+        try:
+            after.set_xmp(packet)
+        except DoesNotFit:  # then without what others have written
+            add_properties(after, _ours(packet, found))
+        if isinstance(after, PngFile) and found is not None:
             after.set_text(aigc.KEYWORD, found)
     if (text := _read_parameters(before)) is not None:
-        _write_parameters(after, text)
+        with suppress(DoesNotFit):
+            _write_parameters(after, text)
     carried = after.to_bytes()
     if not before.has_credentials:
         return carried
@@ -123,6 +129,12 @@ def carry(source: bytes, converted: bytes, credentials: Credentials | None) -> b
             "a conversion breaks its content credentials, and there is no certificate to make new ones"
         )
     return credentials.sign(carried, after.media_type, "picture")
+
+
+def _ours(packet: bytes, label: str | None) -> list[Property]:
+    """The labels in an XMP packet."""
+    has_type = find_property(packet, SOURCE_TYPE.namespace, SOURCE_TYPE.name) == SOURCE_TYPE.value
+    return [*([SOURCE_TYPE] if has_type else []), *([aigc.aigc_property(label)] if label is not None else [])]
 
 
 def _write_parameters(picture: Container, text: str) -> None:

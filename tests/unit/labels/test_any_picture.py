@@ -125,7 +125,7 @@ def test_broken_files_raise_nothing_but_ours_and_end(kind: str, choice: st.DataO
     with contextlib.suppress(BrokenPicture, DoesNotFit):
         found = label(broken, Wanted(iptc=True, aigc=AIGC, parameters=PARAMETERS, remove_prompt=True))
         assert found is None or parse(found.data) is not None
-    with contextlib.suppress(DoesNotFit, CannotSign):
+    with contextlib.suppress(CannotSign):
         carry(broken, whole, None)
         carry(whole, whole, None)
 
@@ -179,6 +179,19 @@ def test_conversion_carries_the_labels(
     check_labels(tool, carried)
     with Reader(f"image/{other.lower()}", io.BytesIO(carried)) as reader:
         assert reader.get_validation_state() == "Valid"
+
+
+def test_conversion_to_a_jpeg_leaves_out_what_has_no_room_but_the_labels(tool: ExifTool) -> None:
+    long = OTHER_XMP.replace(b">one<", b">" + b"one " * 20_000 + b"<")
+    picture = parse(encode(noise(), "PNG"))
+    assert picture is not None
+    picture.set_xmp(long)
+    source = labelled(picture.to_bytes(), Wanted(iptc=True, aigc=AIGC, parameters="long " * 20_000))
+    tags = tool.read(carry(source, encode(noise(), "JPEG"), None))
+    assert tags["XMP-iptcExt:DigitalSourceType"] == SOURCE_TYPE
+    assert json.loads(tags["XMP-TC260:Aigc"]) == json.loads(AIGC)
+    assert "XMP-dc:Subject" not in tags
+    assert "ExifIFD:UserComment" not in tags
 
 
 @pytest.mark.parametrize("kind", list(MODES))

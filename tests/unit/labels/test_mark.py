@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from c2pa import Reader
 from PIL import Image, ImageOps
 
+from agent.labels.credentials import Credentials
 from agent.labels.labeller import Labeller
 from agent.labels.mark import Mark, UnusableFont
 from agent.labels.picture import Wanted, label
@@ -156,14 +159,25 @@ def test_font_without_the_letters_is_refused() -> None:
 
 
 def test_font_of_the_operator(tmp_path: Path) -> None:
-    font = next(Path("/usr/share/fonts").rglob("*.ttf"), None)
-    if font is None:
-        pytest.skip("no TrueType font is installed (Debian: fonts-dejavu-core)")
-    assert (
-        look(marked(flat(BLACK, (300, 300)), Mark("AI", str(font), 5, Corner.TOP_LEFT))).getbbox() is not None
-    )
+    spec = importlib.util.find_spec("matplotlib")  # brings a font with many scripts
+    assert spec is not None
+    assert spec.origin is not None
+    font = Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+    text = "\N{CYRILLIC CAPITAL LETTER I}\N{CYRILLIC CAPITAL LETTER I}"
+    with pytest.raises(UnusableFont, match="no letter"):
+        mark(text)
+    with_font = Mark(text, str(font), 5, Corner.TOP_LEFT)
+    assert look(marked(flat(BLACK, (300, 300)), with_font)).getbbox() is not None
     broken = tmp_path / "broken.ttf"
     broken.write_bytes(b"no font")
     for path in (broken, tmp_path / "nowhere.ttf"):
         with pytest.raises(UnusableFont, match="cannot be read"):
             Mark("AI", str(path), 5, Corner.TOP_LEFT)
+
+
+@pytest.mark.parametrize("kind", list(MODES))
+def test_marked_picture_is_signed_last(kind: str, credentials: Credentials) -> None:
+    found = label(encode(noise((64, 64)), kind), Wanted(iptc=True, mark=mark(), credentials=credentials))
+    assert found is not None
+    with Reader(f"image/{kind.lower()}", io.BytesIO(found.data)) as reader:
+        assert reader.get_validation_state() == "Valid"
