@@ -73,6 +73,9 @@ GROUPS = {
         "signed_url_seconds",
     ),
     "Other image APIs": ("facades", "keyless_facades", "models", "early_answer_seconds"),
+    "Review of prompts and pictures": tuple(
+        name for name in Settings.model_fields if name.startswith("safety_")
+    ),
     "Labels": (
         "label_iptc",
         "label_aigc",

@@ -37,11 +37,16 @@ def check_images(
     Exit code: 0 if each was judged, whatever was found; 1 if some were not; 2 if an argument or a setting is wrong.
     """
     import asyncio  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+
+    import structlog  # noqa: PLC0415
 
     from agent.safety.batch import counts, pictures_of, read_labels  # noqa: PLC0415
     from agent.safety.scoring import as_table, scores  # noqa: PLC0415
     from agent.settings import SettingsError, load_settings  # noqa: PLC0415
 
+    # Lines of the log would stand among those of the summary.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         settings = load_settings()
         known = read_labels(labels) if labels is not None else {}

@@ -25,6 +25,9 @@ FAILED_IMAGE = "failed-image"
 #: Pictures of all tasks that are decoded at the same time: each takes three bytes a pixel and more.
 PARALLEL_LOOKS = 2
 
+#: Pictures of all tasks that are at hand at the same time, made small, while classifiers are asked about them.
+PARALLEL_PICTURES = 8
+
 #: Pictures of all tasks that a classifier is asked about at the same time.
 PARALLEL_QUESTIONS = 4
 
@@ -68,6 +71,7 @@ class Judge:
         self, settings: SafetySettings, classifiers: Sequence[Classifier], metrics: Metrics | None = None
     ) -> None:
         self._settings, self.classifiers, self._metrics = settings, tuple(classifiers), metrics
+        self._pictures = asyncio.Semaphore(PARALLEL_PICTURES)
         self._looks = asyncio.Semaphore(PARALLEL_LOOKS)
         self._questions = asyncio.Semaphore(PARALLEL_QUESTIONS)
 
@@ -79,8 +83,36 @@ class Judge:
         for classifier in self.classifiers:
             await classifier.close()
 
-    async def judge(self, data: bytes, media_type: str, *, failed: bool, classified: bool) -> Judgement:
-        """`failed`, `classified`: what is to be found out."""
+    async def judge_all(
+        self, files: Sequence[tuple[bytes, str]], *, failed: bool, classified: bool
+    ) -> list[Judgement]:
+        """What is found of the files of one task, given with their media types. A classifier that gives no answer to
+        one of them is not waited for again with each of the others."""
+        down: dict[str, str] = {}
+        judged = (
+            self.judge(data, media_type, failed=failed, classified=classified, down=down)
+            for data, media_type in files
+        )
+        return list(await asyncio.gather(*judged))
+
+    async def judge(
+        self,
+        data: bytes,
+        media_type: str,
+        *,
+        failed: bool,
+        classified: bool,
+        down: dict[str, str] | None = None,
+    ) -> Judgement:
+        """`failed`, `classified`: what is to be found out. `down`: classifiers not to ask, and why; grows."""
+        async with self._pictures:
+            return await self._judge(
+                data, media_type, failed=failed, classified=classified, down={} if down is None else down
+            )
+
+    async def _judge(
+        self, data: bytes, media_type: str, *, failed: bool, classified: bool, down: dict[str, str]
+    ) -> Judgement:
         from agent.safety.failed_images import Limits  # noqa: PLC0415 - Pillow
         from agent.safety.look import look_at  # noqa: PLC0415
         from agent.safety.picture import Unreadable  # noqa: PLC0415
@@ -103,33 +135,39 @@ class Judge:
             )
             self._observe(FAILED_IMAGE, look.ms)
         if classified:
-            for answer in await asyncio.gather(*(self._classify(c, look.views) for c in self.classifiers)):
+            answers = await asyncio.gather(*(self._classify(c, look.views, down) for c in self.classifiers))
+            for classifier, answer in zip(self.classifiers, answers, strict=True):
                 if isinstance(answer, Finding):
                     found.seen.append(answer)
                 else:
-                    found.down[answer[0]] = answer[1]
+                    found.down[classifier.step] = down.setdefault(classifier.step, answer)
         return found
 
-    async def _classify(self, classifier: Classifier, views: Sequence[Any]) -> Finding | tuple[str, str]:
-        """The worst of all views, or the classifier's name and why it gave no answer."""
+    async def _classify(
+        self, classifier: Classifier, views: Sequence[Any], down: dict[str, str]
+    ) -> Finding | str:
+        """The worst of all views, or why the classifier gave no answer."""
         began = time.perf_counter()
         labels: list[Label] = []
         try:
             for view in views:
                 async with self._questions:
+                    if (known := down.get(classifier.step)) is not None:
+                        return known
                     labels += await ask(
                         partial(classifier.classify, view), self._settings.safety_classifier_seconds
                     )
-        except ClassifierDown as down:
-            log.warning("safety.classifier_down", step=classifier.step, reason=down.reason)
+        except ClassifierDown as silent:
+            down.setdefault(classifier.step, silent.reason)
+            log.warning("safety.classifier_down", step=classifier.step, reason=silent.reason)
             if self._metrics is not None:
                 self._metrics.classifier_failed(classifier.step)
-            return classifier.step, down.reason
+            return silent.reason
         except Exception:
             log.exception("safety.classifier_crashed", step=classifier.step)
             if self._metrics is not None:
                 self._metrics.classifier_failed(classifier.step)
-            return classifier.step, "it failed in a way that nobody foresaw"
+            return "it failed in a way that nobody foresaw"
         ms = round((time.perf_counter() - began) * 1000, 1)
         self._observe(classifier.step, ms)
         return _worst(classifier, labels, ms)

@@ -178,16 +178,10 @@ class Safety:
         if self._judge is None:  # only the request asks for it
             self._judge = Judge(self._settings, (), self._metrics)
         judge = self._judge
-        judgements = await asyncio.gather(
-            *(
-                judge.judge(
-                    item.data,
-                    item.output.media_type,
-                    failed=modes.failed_images is not Mode.OFF,
-                    classified=modes.images is not Mode.OFF,
-                )
-                for item in collected
-            )
+        judgements = await judge.judge_all(
+            [(item.data, item.output.media_type) for item in collected],
+            failed=modes.failed_images is not Mode.OFF,
+            classified=modes.images is not Mode.OFF,
         )
         may_remake = (
             has_time and live.record.remakes < self._settings.safety_retries and has_seeds(request.workflow)
@@ -232,7 +226,7 @@ class Safety:
         files = [
             FileRef(item.output.filename, item.output.subfolder, item.output.type)
             for item in items
-            if item.output.type != "websocket"
+            if item.output.type not in ("websocket", "input")  # there is no file; it is the caller's own
         ]
         self.hidden.add(files)
         left = await self._cleaner.discard(files) if self._cleaner is not None else files

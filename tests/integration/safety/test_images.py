@@ -175,6 +175,19 @@ async def test_silent_classifier_by_setting(make_agent: MakeAgent, hook: Hook) -
     assert "hook-secret" not in json.dumps(record) + metrics
 
 
+async def test_classifier_that_is_down_is_not_waited_for_with_each_picture(
+    make_agent: MakeAgent, hook: Hook
+) -> None:
+    hook.gate.clear()
+    agent = await make_agent(**reviewed(hook, safety_classifier_seconds=0.5, safety_classifier_down="open"))
+    graph = graphs.chain(graphs.empty(size=(64, 64), batch=20), graphs.save())
+    task_id = await agent.begin(graph)
+    record = await agent.succeeded(task_id)
+    assert len(record["outputs"]) == 20
+    assert verdicts(record) == [("image-hook", "unavailable", "warn")] * 20
+    assert len(hook.asked) <= 4, "as many as are asked at once"
+
+
 @pytest.mark.parametrize(
     "answer", [b"<html>", {"labels": "none"}, {"labels": [{"category": "x", "score": 7}]}, {}]
 )

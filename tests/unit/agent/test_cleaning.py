@@ -101,3 +101,24 @@ async def test_without_folders_nothing_is_done() -> None:
     cleaner.schedule()
     assert not cleaner.has_removed([FileRef("x.png")])
     await cleaner.stop()
+
+
+async def test_discarded_file_is_gone_at_once_whoever_chose_the_folder(tmp_path: Path) -> None:
+    chosen = tmp_path / "chosen"
+    (chosen / "sub").mkdir(parents=True)
+    folders = find_folders(tmp_path, f"--output-directory {chosen}", tmp_path)
+    cleaner = Cleaner(folders, NoUploads(), 0)  # nothing is removed in the course of time
+    names = ["sub/x_00001_.png", "sub/x_00002_.png", "plain.png"]
+    for name in names:
+        (chosen / name).write_bytes(b"content")
+        os.utime(chosen / name, (1, 1))  # made long before
+    files = [FileRef(*reversed(name.rpartition("/")[::2])) for name in names]
+    away = FileRef("../elsewhere.png")
+    (tmp_path / "elsewhere.png").write_bytes(b"content")
+    assert await cleaner.discard([*files, away, FileRef("missing.png")]) == [away]
+    assert not (chosen / names[0]).exists()
+    assert (chosen / names[1]).read_bytes() == b"", "the highest number is not free again"
+    assert not (chosen / names[2]).exists()
+    assert (tmp_path / "elsewhere.png").exists()
+    assert await Cleaner(None, NoUploads(), 1).discard(files) == files
+    await cleaner.stop()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.seeds import LARGEST_SEED, replace_random_seeds
+from agent.seeds import LARGEST_SEED, ask_for_new_seeds, has_seeds, replace_random_seeds
 from comfyui.catalog import Catalog
 from comfyui.workflow import Workflow
 from tests.unit.comfyui.recordings import object_info
@@ -89,3 +89,32 @@ def test_each_node_gets_a_seed_of_its_own() -> None:
     _, seeds = replace_random_seeds(Workflow(graph), CATALOG)
     assert list(seeds) == ["0", "1", "2"]
     assert len({seed["seed"] for seed in seeds.values()}) == 3
+
+
+def test_new_seeds_are_asked_for_wherever_they_come_from() -> None:
+    def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+        return {"class_type": class_type, "inputs": inputs}
+
+    workflow = Workflow.parse(
+        {
+            "1": node("KSampler", seed=5, steps=4),
+            "2": node("KSamplerAdvanced", noise_seed=["3", 0]),
+            "3": node("PrimitiveInt", value=7),
+            "4": node("KSampler", seed=["5", 0]),
+            "5": node("Seed (rgthree)", seed=9),
+            "6": node("SaveImage", images=["1", 0]),
+        }
+    )
+    changed = ask_for_new_seeds(workflow)
+    assert {n.id: dict(n.inputs) for n in changed.nodes.values()} == {
+        "1": {"seed": -1, "steps": 4},
+        "2": {"noise_seed": -1},
+        "3": {"value": 7},
+        "4": {"seed": ["5", 0]},
+        "5": {"seed": -1},
+        "6": {"images": ["1", 0]},
+    }
+    assert has_seeds(workflow)
+    plain = Workflow.parse({"1": node("EmptyImage", color=0)})
+    assert not has_seeds(plain)
+    assert ask_for_new_seeds(plain) is plain
