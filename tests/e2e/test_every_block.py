@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterator
 
 from tests.e2e.blocks import ROOT, blocks_of, pages
 
+MARK = "executes"
 
-def promised() -> Counter[tuple[str, str]]:
-    """Page and language of each `@executes(...)` above a test, and how many tests promise it."""
-    found: Counter[tuple[str, str]] = Counter()
+
+def promises() -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, ast.Call]]:
+    """Each test that has `@executes(...)` above it, with that call."""
     for path in (ROOT / "tests").rglob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        if f"@{MARK}(" not in (text := path.read_text()):
+            continue
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
                 for call in (d for d in node.decorator_list if isinstance(d, ast.Call)):
-                    if isinstance(call.func, ast.Name) and call.func.id == "executes":
-                        page, *languages = (ast.literal_eval(argument) for argument in call.args)
-                        found.update((page, language) for language in languages)
+                    if isinstance(call.func, ast.Name) and call.func.id == MARK:
+                        yield node, call
+
+
+def promised() -> Counter[tuple[str, str]]:
+    """Page and language of each promise, and how many tests make it."""
+    found: Counter[tuple[str, str]] = Counter()
+    for _, call in promises():
+        page, *languages = (ast.literal_eval(argument) for argument in call.args)
+        found.update((page, language) for language in languages)
     return found
 
 
@@ -26,7 +36,7 @@ def test_every_block_is_executed_by_one_test() -> None:
     there = {(block.page, block.language): block for page in pages() for block in blocks_of(page)}
     tests = promised()
     assert [str(block) for key, block in there.items() if key not in tests] == [], (
-        "blocks that no test executes"
+        "blocks that no test executes: see `executes` in blocks.py"
     )
     assert set(tests) == set(there), "tests for blocks that are not there"
     assert set(tests.values()) == {1}
@@ -44,12 +54,5 @@ def test_every_fence_is_one_that_is_read() -> None:
 
 def test_what_promises_to_execute_blocks_takes_them() -> None:
     """The fixture `blocks` is what looks whether all were taken, so each promise must come with it."""
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        if path == Path(__file__) or "@executes(" not in (text := path.read_text()):
-            continue
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(
-                isinstance(d, ast.Call) and isinstance(d.func, ast.Name) and d.func.id == "executes"
-                for d in node.decorator_list
-            ):
-                assert "blocks" in {argument.arg for argument in node.args.args}, node.name
+    for node, _ in promises():
+        assert "blocks" in {argument.arg for argument in node.args.args}, node.name
