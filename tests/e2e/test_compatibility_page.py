@@ -13,10 +13,19 @@ from openai.types.image_generate_params import ImageGenerateParamsBase
 from PIL import Image
 from pydantic import TypeAdapter
 
-from agent.api.facades import ALL, cloudflare_answers, cloudflare_input, openai_answers, openai_input
+from agent.api import editor
+from agent.api.facades import (
+    ALL,
+    cloudflare_answers,
+    cloudflare_input,
+    openai_answers,
+    openai_input,
+    runpod_jobs,
+)
 from agent.api.facades.models import BUILT_IN, Answer, Model
 from agent.errors import AgentError, InvalidParameter
 from agent.settings_facades import FacadeName
+from comfyui.routes import HARMLESS
 from tests.e2e.blocks import ROOT, Block, executes
 from tests.e2e.shell import Shell, serving
 
@@ -63,10 +72,34 @@ def test_table_of_models_on_the_page_is_one(blocks: list[Block]) -> None:
 
 def test_page_lists_each_route_of_its_facades() -> None:
     listed = [names(row[2])[0] for row in rows("API")]
-    assert {"cloudflare", "openai"} <= set(listed) <= set(FacadeName)
+    assert set(listed) == set(FacadeName)
     shown = set(re.findall(r"^\| `([A-Z]+ /[^`?]+)` \|", PAGE, re.MULTILINE))
     routes = [route for facade in ALL if facade.name in listed for route in facade.routes]
-    assert shown == {f"{method} {re.sub(r':[^}]*}', '}', path)}" for method, path, _ in routes}
+    # Those of RunPod are there twice.
+    paths = [
+        (method, re.sub(r":[^}]*}", "}", path).removeprefix("/v2/{endpoint}")) for method, path, _ in routes
+    ]
+    assert shown - routes_of_comfyui() == {f"{method} {path}" for method, path in paths}
+
+
+def routes_of_comfyui() -> set[str]:
+    return {f"{method} {path.replace('{prompt_id}', 'ID')}" for method, path, _ in editor.OURS}
+
+
+def test_page_lists_each_route_of_comfyui_that_is_answered() -> None:
+    shown = {name for row in rows("route of ComfyUI") for name in names(row[0])}
+    assert routes_of_comfyui() <= shown
+    assert {f"{method} {path.partition('/{')[0]}" for path, method in HARMLESS.items()} <= shown
+
+
+def test_fields_of_a_runpod_job_are_treated_as_the_page_says() -> None:
+    said = fates("field of a job")
+    assert {name.removeprefix("input.") for name in said if name.startswith("input.")} == set(
+        runpod_jobs.INPUTS
+    )
+    ignored = {name for name, fate in said.items() if fate.startswith("ignored")}
+    assert ignored == set(runpod_jobs.IGNORED)
+    assert set(runpod_jobs.STATUSES.values()) <= set(names(fates("told of a job")["status"]))
 
 
 def test_page_lists_each_built_in_model_and_its_workflows() -> None:
