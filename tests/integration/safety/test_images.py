@@ -156,10 +156,13 @@ async def test_picture_without_a_seed_is_not_tried_again(make_agent: MakeAgent, 
     assert len((await agent.task("no-seed"))["attempts"]) == 1
 
 
-async def test_silent_classifier_by_setting(make_agent: MakeAgent, hook: Hook) -> None:
+async def test_silent_classifier_by_setting(
+    make_agent: MakeAgent, hook: Hook, capsys: pytest.CaptureFixture[str]
+) -> None:
     hook.status = 503
     closed = await make_agent(**reviewed(hook, safety_classifier_seconds=0.3))
-    error = (await closed.run(drawn(), "closed")).error(503, "ClassifierUnavailable")
+    graph = drawn()
+    error = (await closed.run(graph, "closed")).error(503, "ClassifierUnavailable")
     assert error["transient"] is True
     assert "503" in error["detail"]
     record = await closed.task("closed")
@@ -172,7 +175,14 @@ async def test_silent_classifier_by_setting(make_agent: MakeAgent, hook: Hook) -
     metrics = (await opened.get("/metrics")).body.decode()
     assert 'comfyui_agent_safety_classifier_failures_total{step="image-hook"} 1.0' in metrics
     assert 'comfyui_agent_safety_verdicts_total{action="warn",step="image-hook"} 1.0' in metrics
-    assert "hook-secret" not in json.dumps(record) + metrics
+    said = capsys.readouterr().out
+    assert "safety.classifier_down" in said
+    assert "hook-secret" not in json.dumps(record) + metrics + said
+    hook.status = 200
+    answer = await closed.run(graph, "again")
+    assert not is_blurred(answer.results("7")[0]), (
+        "made again, although the engine's cache named the removed file"
+    )
 
 
 async def test_classifier_that_is_down_is_not_waited_for_with_each_picture(
