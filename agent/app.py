@@ -235,7 +235,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     uses = ModelUses(settings)
     executor = Executor(settings, engine, client, feed, resolver, cleaner, uses)
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
-    app[SAFETY] = safety = Safety(settings, app[METRICS], cleaner)
+    app[SAFETY] = safety = Safety(settings, app[METRICS], cleaner, catalog=lambda: executor.catalog)
     runner = Runner(settings, board, executor, safety, app[LABELLER], places, app[NOTIFIER], app[METRICS])
     warm_up = WarmUp(warm_up_request, executor, board.store, timeout_seconds=settings.task_timeout_seconds)
     app[INVENTORY] = inventory = Inventory(engine, client)

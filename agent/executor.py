@@ -274,6 +274,11 @@ class Executor:
         except ComfyUIError as exc:
             log.debug("prompt.not_forgotten", prompt_id=execution.prompt_id, reason=str(exc))
 
+    @property
+    def catalog(self) -> Catalog | None:
+        """The engine's node classes as the latest task met them; None before the first."""
+        return self._catalog
+
     async def _load_catalog(self, generation: int) -> Catalog:
         async with self._catalog_lock:
             if self._catalog is None or self._catalog_generation != generation:

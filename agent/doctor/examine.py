@@ -11,7 +11,7 @@ from typing import Any
 from agent.doctor.engine import check_engine, check_own_port, check_setpriv
 from agent.doctor.finding import Finding, Level, problem
 from agent.doctor.folders import check_folders
-from agent.doctor.safety import check_review
+from agent.doctor.safety import check_prompts, check_review
 from agent.doctor.stores import check_objects, check_store
 from agent.doctor.values import (
     check_fetch_guard,
@@ -44,6 +44,7 @@ async def examine(settings: Settings, *, write: bool = False) -> list[Finding]:
         check_files,
         check_fetch_guard,
         partial(check_objects, write=write),
+        check_prompts,
         check_review,
         check_webhooks,
         check_traces,

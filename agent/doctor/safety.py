@@ -6,9 +6,24 @@ from agent.build import engine_folders
 from agent.doctor.finding import Finding, advice, ok, problem
 from agent.safety.classifiers.build import build_image_classifiers
 from agent.safety.classifiers.classifier import ClassifierDown
+from agent.safety.prompts.review import PromptReview
 from agent.safety.settings import Mode
 from agent.settings import Role, Settings, SettingsError
 from comfyui.errors import EngineFailedError
+
+
+def check_prompts(settings: Settings) -> list[Finding]:
+    """Whether the lists can be read and the classifiers of prompts are installed. Nobody is asked for anything."""
+    if not (settings.safety_terms or settings.safety_prompt_classifiers or settings.safety_negative):
+        return [ok("prompts", "Prompts are not reviewed here.")]
+    try:
+        review = PromptReview(settings)
+    except ValueError as exc:
+        return [problem("prompts", f"{exc}.", "Correct it: the service will not start.")]
+    if settings.safety_terms and settings.safety_prompts is Mode.OFF:
+        remedy = "Set AGENT_SAFETY_PROMPTS to warn or enforce, unless only requests shall ask for it."
+        return [advice("prompts", "There are lists of terms, and AGENT_SAFETY_PROMPTS is off.", remedy)]
+    return [ok("prompts", f"Prompts can be reviewed: {review.summary}.")]
 
 
 async def check_review(settings: Settings) -> list[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from agent.safety.verdict import Action, Verdict
 from agent.seeds import has_seeds
 from agent.settings import Role, Settings, SettingsError
 from agent.tasks.live import LiveTask
+from comfyui.catalog import Catalog
 from comfyui.client import FileRef
 
 if TYPE_CHECKING:
@@ -43,11 +44,20 @@ class MadeAgain(Exception):
 
 class Safety:
     """Reviews the tasks of one instance. A front has one too, for what needs no engine; it has no `cleaner`.
+    `catalog` gives what is known of the engine's node classes.
 
     Raises SettingsError where the settings ask for what cannot work here.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, cleaner: Cleaner | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        cleaner: Cleaner | None = None,
+        *,
+        catalog: Callable[[], Catalog | None] = lambda: None,
+    ) -> None:
+        self._catalog = catalog
         self._settings, self._metrics, self._cleaner = settings, metrics, cleaner
         self._is_front = settings.role is Role.FRONT
         self._judge: Judge | None = None
@@ -101,7 +111,7 @@ class Safety:
         mode = modes_of(self._settings, request.safety).prompts
         if self._prompts is None or mode is not Mode.ENFORCE:
             return
-        reviewed = await self._prompts.check_quickly(request.workflow, mode)
+        reviewed = await self._prompts.check_quickly(request.workflow, mode, self._catalog())
         if reviewed.error is None and self._is_front:
             reviewed = await self._prompts.classify(request.workflow, mode)
         if reviewed.error is not None:
@@ -129,10 +139,11 @@ class Safety:
     async def _admit_prompt(
         self, review: PromptReview, live: LiveTask, request: RunRequest, mode: Mode
     ) -> RunRequest:
-        self._take(live, await review.check_quickly(request.workflow, mode))
-        self._take(live, await review.classify(request.workflow, mode))
-        workflow, verdicts = review.add_negative(request.workflow)
-        self.note(live, verdicts)
+        catalog = self._catalog()
+        self._take(live, await review.check_quickly(request.workflow, mode, catalog))
+        self._take(live, await review.classify(request.workflow, mode, catalog))
+        workflow, added = review.add_negative(request.workflow, catalog)
+        self._take(live, added)
         return request if workflow is request.workflow else replace(request, workflow=workflow)
 
     def _take(self, live: LiveTask, reviewed: Reviewed) -> None:

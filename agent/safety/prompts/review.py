@@ -77,6 +77,14 @@ class PromptReview:
         """Whether there is anything to go by."""
         return self._rules is not None or bool(self._classifiers)
 
+    @property
+    def summary(self) -> str:
+        """What there is, for people."""
+        parts = [f"{self._rules.size} terms"] if self._rules is not None else []
+        parts += [classifier.step for classifier in self._classifiers]
+        parts += [f"{len(self._added)} terms for negative texts"] if self._added else []
+        return ", ".join(parts)
+
     def check(self, workflow: Workflow, mode: Mode, catalog: Catalog | None = None) -> Reviewed:
         """Compare the texts with the lists. Needs no network, and takes milliseconds for 10 KB."""
         if self._rules is None or mode is Mode.OFF:
@@ -115,16 +123,20 @@ class PromptReview:
             [warning for part in parts for warning in part.warnings],
         )
 
-    def add_negative(
-        self, workflow: Workflow, catalog: Catalog | None = None
-    ) -> tuple[Workflow, list[Verdict]]:
+    def add_negative(self, workflow: Workflow, catalog: Catalog | None = None) -> tuple[Workflow, Reviewed]:
         """The workflow with the operator's terms in its negative texts, and what was added where."""
         if not self._added:
-            return workflow, []
+            return workflow, Reviewed()
         began = time.perf_counter()
         changed, additions = add_negative(workflow, self._added, catalog)
         ms = round((time.perf_counter() - began) * 1000, 2)
-        return changed, [_tell(addition, workflow, ms) for addition in additions]
+        verdicts = [_tell(addition, workflow, ms) for addition in additions]
+        warnings = [
+            {"code": "NegativeNotAdded", "detail": verdict.detail, "node_id": verdict.node_id}
+            for verdict in verdicts
+            if verdict.action is Action.WARN
+        ]
+        return changed, Reviewed(verdicts, warnings=warnings)
 
     async def close(self) -> None:
         for classifier in self._classifiers:

@@ -57,7 +57,10 @@ class TermRules:
 
         by_key: dict[str, list[_Pattern]] = {}
         vocabulary: set[str] = set()
-        for term in dict.fromkeys(terms):
+        listed = dict.fromkeys(terms)
+        #: How many terms there are, without exceptions.
+        self.size = sum(not term.is_exception for term in listed)
+        for term in listed:
             vocabulary |= {word for word in term.words.split() if word.isalpha()}
             by_key.setdefault(term.words.translate(ROUGH), []).append(_Pattern(term, term.words))
             if (glued := term.words.replace(" ", "")) != term.words:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from agent.doctor.finding import Level
+from agent.doctor.safety import check_prompts
 from agent.safety.prompts.comprehend import MOST_BYTES, Comprehend, split
 from agent.settings import SettingsError
 from tests.integration.agent import graphs
@@ -45,7 +49,7 @@ async def test_banned_prompt_is_refused_before_the_engine_hears_of_it(
 ) -> None:
     agent = await make_agent(**enforced(terms))
     async with engine.agent.engine.asked(0):
-        for positive in ("a pistol", "a p.i.s.t.o.l", "p1st0l", "一把手\u200b枪"):
+        for positive in ("a pistol", "a p.i.s.t.o.l", "p1st0l", "一把手\u200b枪", "word " * 3000 + "pistol"):
             error = (await agent.run(wanting(positive))).error(403, "PromptRefused")
             assert (error["node_id"], error["node_title"], error["input"]) == ("2", "What to draw", "text")
             assert (error["category"], error["transient"]) == ("weapons", False)
@@ -121,6 +125,41 @@ async def test_negative_terms_are_added_and_told_of(make_agent: MakeAgent) -> No
     ran = json.loads(str(picture.info["prompt"]))
     assert ran["3"]["inputs"]["text"] == "blurry, watermark, text"
     assert ran["2"]["inputs"]["text"] == "a cat"
+
+
+async def test_text_of_a_positive_too_is_left_alone_and_warned_of(make_agent: MakeAgent) -> None:
+    graph = wanting("a cat")
+    graph["5"]["inputs"]["negative"] = ["2", 0]
+    agent = await make_agent(safety_negative="watermark")
+    record = await agent.succeeded(await agent.begin(graph))
+    assert verdicts(record) == [("negative-prompt", "none", "warn")]
+    assert [(w["code"], w["node_id"]) for w in record["warnings"]] == [("NegativeNotAdded", "2")]
+
+
+async def test_choices_that_the_engine_tells_of_are_no_texts(make_agent: MakeAgent, tmp_path: Path) -> None:
+    (tmp_path / "odd.txt").write_text("euler\n")
+    agent = await make_agent(safety_prompts="enforce", safety_terms=[str(tmp_path)])
+    (await agent.run(wanting("a cat"))).ok()
+    (await agent.run(wanting("another cat"))).ok()  # now with /object_info
+    (await agent.run(wanting("an euler cat"))).error(403, "PromptRefused")
+
+
+def test_agent_without_a_review_of_prompts_loads_nothing_for_it() -> None:
+    loaded = "import sys, agent.app, agent.serve; print(*sorted(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", loaded], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert {"ahocorasick", "boto3", "botocore"}.isdisjoint(found)
+    assert not [m for m in found if m.startswith("agent.safety.prompts.") and not m.endswith("settings")]
+
+
+async def test_doctor_reads_the_lists(tmp_path: Path, terms: Path) -> None:
+    (good,) = check_prompts(settings_of(**enforced(terms)))
+    assert (good.level, good.text) == (Level.OK, "Prompts can be reviewed: 2 terms.")
+    (bad,) = check_prompts(settings_of(**enforced(tmp_path / "missing.txt")))
+    assert (bad.level, "missing.txt" in bad.text) == (Level.PROBLEM, True)
+    (idle,) = check_prompts(settings_of(**enforced(terms, safety_prompts="off")))
+    assert idle.level is Level.ADVICE
 
 
 async def test_front_refuses_without_calling_the_engine_function(
