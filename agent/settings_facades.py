@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from agent.settings_types import split_words
@@ -53,3 +53,11 @@ class FacadeSettings(BaseSettings):
         description="Facades: a JSON answer begins after so long, and goes on with spaces until the result is there, "
         "for gateways that give up on silence. 0: never early.",
     )
+
+    @model_validator(mode="after")
+    def _keyless_ones_are_open(self) -> Self:
+        if closed := [name for name in self.keyless_facades if name not in self.facades]:
+            raise ValueError(
+                f"AGENT_KEYLESS_FACADES names {', '.join(closed)}, which AGENT_FACADES does not open"
+            )
+        return self

@@ -16,11 +16,11 @@ def parameter(kind: str, sets: str, **more: Any) -> dict[str, Any]:
     return {"title": sets, "type": kind, "sets": sets, **more}
 
 
-def workflows() -> dict[str, tuple[Graph, dict[str, Any]]]:
-    """Name -> graph and parameters. Each call gives graphs whose results no engine has in its cache."""
+def workflows(sleep_seconds: float) -> dict[str, tuple[Graph, dict[str, Any]]]:
+    """Name -> graph and parameters; the slow ones sleep for so long. Each call gives graphs whose results no engine has in its cache."""
     return {
         "slow": (
-            chain(graphs.empty(), node("LabSleep", image=..., seconds=0.5), preview()),
+            chain(graphs.empty(), node("LabSleep", image=..., seconds=sleep_seconds), preview()),
             {"seconds": parameter("number", "2.seconds"), "color": parameter("integer", "1.color")},
         ),
         "long": (
@@ -30,7 +30,7 @@ def workflows() -> dict[str, tuple[Graph, dict[str, Any]]]:
         "fails-late": (
             chain(
                 graphs.empty(),
-                node("LabSleep", image=..., seconds=0.5),
+                node("LabSleep", image=..., seconds=sleep_seconds),
                 node("LabRaise", "Troublemaker", image=..., message="raised on purpose"),
                 preview(),
             ),
@@ -88,9 +88,9 @@ MODELS: dict[str, Any] = {
 }
 
 
-def settings(folder: Path) -> dict[str, Any]:
+def settings(folder: Path, sleep_seconds: float = 0.5) -> dict[str, Any]:
     """What an agent needs to have these workflows and models."""
-    for name, (graph, parameters) in workflows().items():
+    for name, (graph, parameters) in workflows(sleep_seconds).items():
         (folder / f"{name}.json").write_text(json.dumps(graph))
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"title": name, "parameters": parameters}))
     table = folder / "models.yaml"

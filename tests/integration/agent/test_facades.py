@@ -236,6 +236,27 @@ async def test_garbage_is_the_callers_fault(agent: Agent, kind: str) -> None:
                 assert 400 <= answer.status < 500, (path, body, answer.body)
 
 
+async def test_the_openapi_document_is_of_our_own_routes(agent: Agent) -> None:
+    paths = (await agent.get("/openapi.json")).ok()["paths"]
+    assert not [path for path in paths if path.startswith(("/v1/", "/client/"))]
+
+
+async def test_a_keyless_facade_must_be_open() -> None:
+    with pytest.raises(ValueError, match="does not open"):
+        settings_of(facades=["openai"], keyless_facades=["cloudflare"])
+
+
+async def test_the_review_refuses_prompts_here_too(make_agent: MakeAgent, tmp_path: Path) -> None:
+    terms = tmp_path / "terms.txt"
+    terms.write_text("forbidden fruit\n")
+    agent = await make_agent(safety_prompts="enforce", safety_terms=[str(terms)])
+    model, prompt = "@cf/lykon/dreamshaper-8-lcm", "a bowl of forbidden fruit"
+    async with agent.engine.asked(0):
+        cloudflare_error(await draw(agent, model, prompt=prompt), 400, 3030)
+        answer = await agent.call("POST", OPENAI, json={"prompt": prompt, "model": "gpt-image-1"})
+        openai_error(answer, 400, "moderation_blocked")
+
+
 async def test_every_facade_is_open_unless_it_is_closed() -> None:
     assert settings_of().facades == list(FacadeName)
     assert settings_of().keyless_facades == []

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from agent.api.facades import ALL
-from agent.api.facades.models import BUILT_IN, Model, ModelTable
+from agent.api.facades import ALL, cloudflare_input, openai_input
+from agent.api.facades.models import BUILT_IN, Answer, Model, ModelTable
 from agent.api.facades.request import Wish, _build
-from agent.errors import InvalidModel, InvalidParameter, ModelNotFound
+from agent.errors import AgentError, InvalidModel, InvalidParameter, ModelNotFound
 from agent.library.library import Library
 from agent.settings_facades import FacadeName
 from tests.unit.library.shelf import named
@@ -96,3 +99,31 @@ def test_errors_name_what_the_caller_wrote_and_blame_the_table_for_the_rest() ->
     assert caught.value.facts["parameter"] == "cfg_scale"
     with pytest.raises(InvalidModel, match="cfg"):
         build(parameters, Wish({}), {"cfg": 99.0})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(sorted(cloudflare_input.Input.model_fields)), JSON, max_size=6),
+    st.sampled_from(Answer),
+)
+def test_whatever_a_caller_of_workers_ai_sends_is_understood_or_refused(data: Any, answer: Answer) -> None:
+    with suppress(AgentError):
+        cloudflare_input.wish_of(cloudflare_input.read_input(data), Model(workflow="x", answer=answer))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(sorted(openai_input.Edit.model_fields)), JSON, max_size=6),
+    st.sampled_from((openai_input.Generation, openai_input.Edit)),
+)
+def test_whatever_a_caller_of_openai_sends_is_understood_or_refused(data: Any, kind: Any) -> None:
+    with suppress(AgentError):
+        given = openai_input._validate(kind, {"prompt": "x", **data})
+        openai_input._size(given.size)
