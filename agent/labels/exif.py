@@ -33,6 +33,10 @@ class _Entry(NamedTuple):
     value: bytes  #: four bytes: the value itself where it is that short, else its offset
 
 
+#: A list that has anything must have this (EXIF 2.32).
+VERSION = _Entry(0x9000, UNDEFINED, 4, b"0232")
+
+
 def user_comment(tiff: bytes) -> str | None:
     """The picture's comment. Raises BrokenExif."""
     found = _Tiff(tiff)
@@ -96,6 +100,8 @@ class _Tiff:
             self._blank(old)
         value = self._append(body).to_bytes(4, self._order)
         kept = [entry for entry in inner if entry.tag != USER_COMMENT]
+        if _of(kept, VERSION.tag) is None:
+            kept.append(VERSION)
         self._set_inner([*kept, _Entry(USER_COMMENT, UNDEFINED, len(body), value)])
         return bytes(self._data)
 

@@ -170,6 +170,13 @@ async def test_conversion_for_accept_keeps_the_labels(
     assert state_of(answer.body, f"image/{kind}") == "Valid"
 
 
+async def test_cached_picture_is_labelled_for_each_task(make_agent: MakeAgent, tool: ExifTool) -> None:
+    agent, graph = await make_agent(**ALL), graphs.painted()
+    for task_id in ("made", "cached"):
+        (data,) = (await agent.run(graph, task_id)).results("2")
+        check(tool, data, f"{task_id}-0")
+
+
 async def test_other_image_apis_answer_with_labels(make_agent: MakeAgent, tool: ExifTool) -> None:
     agent = await make_agent(**ALL)
     asked = {"model": "gpt-image-1", "prompt": "a fox", "size": "256x256", "output_format": "webp"}

@@ -85,9 +85,42 @@ def test_labels_are_read_by_others_and_no_pixel_changes(data: bytes, tool: ExifT
             ("IFD0:", "XMP-dc:", "ICC_Profile", "ICC-header", "File:Comment", "JFIF:", "PNG:")
         ):
             assert after.get(name) == value or name.startswith(ours), name
+    assert _complaints(after) <= _complaints(before)
     # Labelled once more, it is as large as before: nothing piles up but what EXIF leaves unused.
     assert frames(labelled(found)) == frames(data)
     check_labels(tool, labelled(found))
+
+
+def _complaints(tags: dict[str, Any]) -> set[str]:
+    """What exiftool's validation finds wrong with a file; EXIF of a comment alone lacks what cameras must write."""
+    found = [value for name, value in tags.items() if name.endswith(":Warning")]
+    texts = {str(text) for value in found for text in (value if isinstance(value, list) else [value])}
+    return {text for text in texts if not text.startswith("Missing required")}
+
+
+@pytest.mark.parametrize(
+    ("how", "flags"), [({}, 0x0C), ({"lossless": True}, 0x0C), ({"lossless": True, "mode": "RGBA"}, 0x1C)]
+)
+def test_simple_webp_gets_the_header_that_says_what_follows(
+    how: dict[str, Any], flags: int, tool: ExifTool
+) -> None:
+    data = encode(noise((37, 21), how.pop("mode", "RGB")), "WEBP", **how)
+    assert data[12:16] in (b"VP8 ", b"VP8L")
+    tags = check_labels(tool, labelled(data))
+    assert tags["File:FileType"] == "Extended WEBP"
+    assert (tags["RIFF:ImageWidth"], tags["RIFF:ImageHeight"]) == (37, 21)
+    assert tags["RIFF:WebP_Flags"] == flags
+
+
+def test_segments_of_a_jpeg_stand_in_the_order_that_readers_expect() -> None:
+    data = labelled(
+        encode(noise(), "JPEG", icc_profile=PROFILE, exif=exif_of(artist="Somebody"), xmp=OTHER_XMP)
+    )
+    begins = [
+        data.index(mark)
+        for mark in (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0")
+    ]
+    assert begins == sorted(begins)
 
 
 @slow
