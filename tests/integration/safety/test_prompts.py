@@ -19,6 +19,7 @@ from agent.doctor.safety import check_prompts
 from agent.safety.prompts.comprehend import MOST_BYTES, Comprehend, split
 from agent.settings import SettingsError
 from tests.integration.agent import graphs
+from tests.integration.agent.conversation import conversation
 from tests.integration.agent.pictures import look
 from tests.integration.agent.service import Agent, settings_of
 from tests.integration.safety.conftest import SAFE, Engine, Hook, MakeAgent, verdicts
@@ -112,6 +113,30 @@ async def test_named_workflow_is_reviewed_as_any_other(make_agent: MakeAgent, te
     body = json.dumps({"parameters": {"prompt": "a pistol"}}).encode()
     answer = await agent.call("POST", "/api/workflows/text-to-image/run", data=body)
     answer.error(403, "PromptRefused")
+
+
+async def test_every_door_refuses(make_agent: MakeAgent, engine: Engine, terms: Path) -> None:
+    agent = await make_agent(pass_through=["all"], **enforced(terms))
+    async with engine.agent.engine.asked(0):
+        async with conversation(agent) as socket:
+            await socket.say(wanting("a pistol"))
+            last = await socket.hear_out()
+            assert (last["type"], last["data"]["message"]) == ("error", "PromptRefused")
+        as_comfyui = json.dumps({"prompt": wanting("a pistol")}).encode()
+        refused = await agent.call("POST", "/prompt", data=as_comfyui)
+        assert (refused.status, refused.json["error"]["type"]) == (403, "PromptRefused")
+        assert list(refused.json["node_errors"]) == ["2"]
+        as_openai = json.dumps({"prompt": "a pistol", "model": "gpt-image-1", "size": "512x512"}).encode()
+        refused = await agent.call("POST", "/v1/images/generations", data=as_openai)
+        assert (refused.status, refused.json["error"]["code"]) == (400, "moderation_blocked")
+
+
+async def test_platform_need_not_deliver_a_refused_task_again(make_agent: MakeAgent, terms: Path) -> None:
+    agent = await make_agent(invocation="gateway", **enforced(terms))
+    answer = await agent.run(wanting("a pistol"), "delivered")
+    answer.error(403, "PromptRefused")
+    assert answer.headers["x-fc-status"] == "200"
+    assert verdicts(await agent.task("delivered")) == [("prompt-rules", "weapons", "reject")]
 
 
 async def test_negative_terms_are_added_and_told_of(make_agent: MakeAgent) -> None:
