@@ -30,7 +30,8 @@ from tests.integration.reliability.fleet import ENDED, AgentProcess, instances, 
 from tests.integration.reliability.proxy import TcpProxy
 from tests.redis_server import RedisServer
 
-TASKS = int(os.environ.get("SOAK_TASKS", "60"))
+USUAL_TASKS = 60
+TASKS = int(os.environ.get("SOAK_TASKS", USUAL_TASKS))
 SEED = int(os.environ.get("SOAK_SEED", "7"))
 CALLERS = 16
 DEADLINE_SECONDS = 30 + TASKS
@@ -264,11 +265,20 @@ async def check_store(fleet: Fleet) -> None:
             assert not await client.hexists(key, "holder"), f"{key} is still claimed"
 
 
+async def behave(agent: AgentProcess) -> None:
+    """Take the faults back. An engine that was killed last may be gone, and its agent not know it yet."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                return await agent.engine.fault()
+            await asyncio.sleep(0.05)  # until it is started again
+
+
 async def settle(fleet: Fleet) -> None:
     fleet.proxy.resume()
     await ready(*fleet.agents)
     for agent in fleet.agents:
-        await agent.engine.fault()
+        await behave(agent)
         await agent.freed(30)
         await until(lambda agent=agent: has_stored_all(agent))
 
@@ -358,5 +368,6 @@ async def test_every_task_ends_once_with_its_own_picture_whatever_breaks(tmp_pat
             "grown_mb": [round(number / 2**20, 1) for number in grown],
         }
         print(json.dumps(report))
-        assert fleet.faults["engine killed"] > 0
+        if TASKS >= USUAL_TASKS:  # fewer may be over before anything has been killed
+            assert fleet.faults["engine killed"] > 0
         assert max(grown) < MARGIN_BYTES, report
