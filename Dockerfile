@@ -30,6 +30,13 @@ COPY workflows /src/workflows
 COPY comfyui /src/comfyui
 COPY agent /src/agent
 RUN /opt/agent/bin/pip install --no-deps /src
+# What only some deployments need: --build-arg EXTRAS=onnx,aws,c2pa,otel, in the versions of the lock file.
+ARG EXTRAS=""
+COPY requirements-dev.lock /src/
+RUN if [ -n "${EXTRAS}" ]; then \
+        grep -E '^[A-Za-z0-9].*==' /src/requirements-dev.lock | sed 's/ *\\$//' > /src/versions.txt \
+        && /opt/agent/bin/pip install -c /src/versions.txt "/src[${EXTRAS}]"; \
+    fi
 
 # The CPU image. On a laptop it also runs the agent on its embedded simulator: `docker run IMAGE serve`.
 FROM plain AS front
