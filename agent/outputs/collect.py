@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import mimetypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from agent.errors import AgentError, OutputCorrupt, OutputMissing, OutputTooLarge
 from agent.tasks.progress import Progress
-from agent.tasks.record import Output
+from agent.tasks.record import NodeProgress, Output
 from comfyui.client import Client, FileRef
 from comfyui.errors import FileMissingError
 
@@ -98,7 +98,12 @@ def check_streamed(progress: Progress, max_bytes: int) -> _Room:
 
 def named_files(progress: Progress) -> list[FileRef]:
     """The files that the nodes have named so far."""
-    return [_file_of(entry) for node in progress.snapshot().values() for entry in node.images]
+    return files_of(progress.snapshot())
+
+
+def files_of(nodes: Mapping[str, NodeProgress]) -> list[FileRef]:
+    """The files that a progress map names."""
+    return [_file_of(entry) for node in nodes.values() for entry in node.images]
 
 
 def _wanted(progress: Progress) -> Iterator[_Wanted]:

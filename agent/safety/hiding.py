@@ -35,8 +35,11 @@ class HiddenFiles:
         """A task whose pictures must be reviewed is at work."""
         self._tasks.add(task_id)
 
-    def end(self, task_id: str) -> None:
+    def end(self, task_id: str) -> bool:
+        """It is over; whether it was one of these."""
+        is_known = task_id in self._tasks
         self._tasks.discard(task_id)
+        return is_known
 
     def add(self, files: Iterable[FileRef]) -> None:
         """These may not be shown, even if they could not be removed."""

@@ -15,7 +15,7 @@ from agent.cleaning import Cleaner
 from agent.errors import AgentError, InvalidOptions
 from agent.labels.options import is_enforced
 from agent.metrics import Metrics
-from agent.outputs.collect import Collected
+from agent.outputs.collect import Collected, files_of
 from agent.safety.classifiers.build import build_image_classifiers
 from agent.safety.hiding import HiddenFiles
 from agent.safety.options import Modes, modes_of
@@ -24,6 +24,7 @@ from agent.safety.verdict import Action, Verdict
 from agent.seeds import has_seeds
 from agent.settings import Role, Settings, SettingsError
 from agent.tasks.live import LiveTask
+from agent.tasks.record import State
 from comfyui.catalog import Catalog
 from comfyui.client import FileRef
 
@@ -156,7 +157,9 @@ class Safety:
 
     def release(self, live: LiveTask) -> None:
         """The task is over, or no longer ours."""
-        self.hidden.end(live.id)
+        was_enforced = self.hidden.end(live.id)
+        if was_enforced and live.record.state is not State.SUCCEEDED:
+            self.hidden.add(files_of(live.record.nodes))  # nobody has reviewed them
 
     async def review(
         self, live: LiveTask, request: RunRequest, collected: list[Collected], *, has_time: bool

@@ -198,6 +198,23 @@ async def test_classifier_that_is_down_is_not_waited_for_with_each_picture(
     assert len(hook.asked) <= 4, "as many as are asked at once"
 
 
+async def test_files_of_a_task_that_ends_unreviewed_stay_hidden(make_agent: MakeAgent, hook: Hook) -> None:
+    """Cancelled while its pictures are looked at; only its own request asked for that."""
+    hook.gate.clear()
+    agent = await make_agent(**reviewed(hook, safety_images="warn", pass_through=["/view"]))
+    task_id = await agent.begin({"prompt": drawn(), "safety": {"images": "enforce"}})
+    async with asyncio.timeout(30):
+        while not hook.asked:
+            await asyncio.sleep(0.01)
+    record = (await agent.cancel(task_id)).ok()
+    assert (record["state"], record["outputs"]) == ("cancelled", [])
+    (image,) = record["nodes"]["7"]["images"]
+    (await agent.get("/view", params=image)).error(403, "FileHidden")
+    hook.gate.set()
+    other = await agent.run(drawn(), "another")
+    assert (await agent.get("/view", params=other.ok()["7"]["images"][0])).status == 200
+
+
 @pytest.mark.parametrize(
     "answer", [b"<html>", {"labels": "none"}, {"labels": [{"category": "x", "score": 7}]}, {}]
 )
