@@ -120,6 +120,12 @@ def build_app(settings: Settings) -> web.Application:
     app[API_KEYS] = read_api_keys(settings)
     if not app[API_KEYS] and not settings.behind_gateway:
         log.warning("agent.open", note="no AGENT_API_KEYS: whoever reaches the port can run workflows")
+    if app[API_KEYS] and settings.keyless_facades:
+        log.warning(
+            "agent.keyless",
+            facades=[name.value for name in settings.keyless_facades],
+            note="AGENT_KEYLESS_FACADES: whoever reaches the port can use these",
+        )
     app[BOARD] = TaskBoard(
         build_store(settings),
         objects=open_object_store(settings),

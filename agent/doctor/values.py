@@ -38,6 +38,7 @@ def check_settings(settings: Settings) -> list[Finding]:
     steps: list[Callable[[], object]] = [
         lambda: read_api_keys(settings),
         lambda: read_warm_up(settings),
+        lambda: _read_models(settings),
         lambda: open_object_store(settings),
         lambda: bucket_reader(settings),
         lambda: build_notifier(settings, board),
@@ -50,6 +51,13 @@ def check_settings(settings: Settings) -> list[Finding]:
         except SettingsError as exc:
             found.append(problem("settings", str(exc), "Correct the setting: the service will not start."))
     return found or [ok("settings", "They can be read, and do not contradict each other.")]
+
+
+def _read_models(settings: Settings) -> None:
+    if settings.models is not None and settings.facades:
+        from agent.api.facades.models import read_models  # noqa: PLC0415 - YAML, for those who have such a file
+
+        read_models(settings.models)
 
 
 def check_keys(settings: Settings) -> list[Finding]:

@@ -8,11 +8,12 @@ Only this table is read at the start; the module of a facade is imported at the 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -45,17 +46,18 @@ class Facade:
 
     def render_error(self, error: AgentError, task_id: str | None = None) -> ErrorResponse:
         """The answer that says this error as the API would."""
-        response: ErrorResponse = self._load("render_error")(error, task_id)  # type: ignore[operator]
+        response: ErrorResponse = self._load("render_error")(error, task_id)
         return response
 
     def _handler(self, function: str) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            response: web.StreamResponse = await self._load(function)(request)  # type: ignore[operator]
-            return response
+            # In a thread, since the first time it imports all that the facade needs.
+            answer: Handler = await asyncio.to_thread(self._load, function)
+            return await answer(request)
 
         return handle
 
-    def _load(self, function: str) -> object:
+    def _load(self, function: str) -> Any:
         return getattr(import_module(f"{__name__}.{self.module}"), function)
 
 

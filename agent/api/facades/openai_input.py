@@ -72,9 +72,9 @@ class Generation(BaseModel):
 
 
 class Reference(BaseModel):
-    """A picture that is named instead of sent."""
+    """A picture that is named instead of sent: by a URL, and not as a file of the engine, which workflows take too."""
 
-    image_url: str
+    image_url: Annotated[str, Field(pattern="^(https?://|data:)")]
 
 
 class Edit(Generation):

@@ -104,6 +104,10 @@ def _build(named: NamedWorkflow, model: Model, wish: Wish, outputs: str, max_nod
     for role, value in _roles(named, wish).items():
         if (name := _place(named, role)) is not None:
             parameters[name], roles[name] = value, role
+    if wish.mask is not None and "mask" not in roles.values():
+        raise InvalidModel(
+            f'The workflow "{named.name}" paints over a part, but has no parameter for a mask.'
+        )
     for name, value in zip(_pictures(named, wish), wish.images, strict=True):
         parameters[name], roles[name] = value, "image"
     known = {name: value for name, value in parameters.items() if name in named.manifest.parameters}

@@ -240,6 +240,15 @@ async def test_more_pictures_than_the_workflow_takes_are_refused(client: openai.
     assert caught.value.param == "image"
 
 
+@pytest.mark.parametrize(
+    "reference", [{"image_url": "example.png"}, {"image_url": "s3://bucket/x"}, {"file_id": "f"}]
+)
+async def test_an_edit_names_pictures_by_url_alone(agent: Agent, reference: dict[str, str]) -> None:
+    body = {"prompt": "x", "model": "gpt-image-1", "images": [reference]}
+    answer = await agent.call("POST", "/v1/images/edits", json=body)
+    assert (answer.status, answer.json["error"]["param"].partition(".")[0]) == (400, "image")
+
+
 async def test_an_edit_without_a_picture_is_refused(agent: Agent) -> None:
     body = {"prompt": "x", "model": "gpt-image-1"}
     for how in ({"json": body}, {"data": body}):

@@ -140,9 +140,10 @@ async def test_files_that_settings_name_and_that_are_not_there(tmp_path: Path) -
         workflows_dir=str(tmp_path / "gone"),
         provision=str(tmp_path / "gone.yaml"),
         warm_up=str(tmp_path / "gone.json"),
+        models=str(tmp_path / "gone-models.yaml"),
         api_keys_file=str(tmp_path / "gone.keys"),
     )
-    assert problems(findings) == ["settings", "settings", "workflows", "provisioning"]
+    assert problems(findings) == ["settings", "settings", "settings", "workflows", "provisioning"]
     assert exit_code(findings) == 2
 
 
