@@ -34,18 +34,30 @@ class Labelled:
     data: bytes = field(repr=False)
 
 
-def labelled_pictures(series: int = 0) -> Iterator[Labelled]:
-    """One series of them, the same in each run."""
+@dataclass(frozen=True)
+class Drawing:
+    """How one of them is drawn: the same picture each time."""
+
+    name: str
+    label: str
+    kind: str
+    recipe: Recipe
+    numbers: tuple[int, ...]
+
+    def draw(self) -> Labelled:
+        out = io.BytesIO()
+        picture = self.recipe(np.random.default_rng(self.numbers))
+        picture.save(out, self.kind, **({"quality": 90} if self.kind != "PNG" else {}))
+        return Labelled(self.name, self.label, out.getvalue())
+
+
+def drawings(series: int = 0) -> Iterator[Drawing]:
+    """Those of one series."""
     for label, recipes in (("black", BLACK), ("flat", FLAT), ("noise", NOISE), ("", ORDINARY)):
         for number, (what, kind, recipe) in enumerate(recipes):
-            chance = np.random.default_rng([len(label), number, series])
-            out = io.BytesIO()
-            picture = recipe(chance)
             extension = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}[kind]
-            picture.save(out, kind, **({"quality": 90} if kind != "PNG" else {}))
-            yield Labelled(
-                f"{series}-{label or 'ordinary'}-{number:02}-{what}.{extension}", label, out.getvalue()
-            )
+            name = f"{series}-{label or 'ordinary'}-{number:02}-{what}.{extension}"
+            yield Drawing(name, label, kind, recipe, (len(label), number, series))
 
 
 def write(folder: Path, series: Iterable[int] = (0,)) -> int:
@@ -54,7 +66,7 @@ def write(folder: Path, series: Iterable[int] = (0,)) -> int:
     with (folder / "labels.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("file", "label"))
-        pictures = [picture for number in series for picture in labelled_pictures(number)]
+        pictures = [drawing.draw() for number in series for drawing in drawings(number)]
         for picture in pictures:
             (folder / picture.name).write_bytes(picture.data)
             rows.writerow((picture.name, picture.label))

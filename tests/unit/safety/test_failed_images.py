@@ -12,12 +12,12 @@ from PIL import Image
 from agent.safety.failed_images import Failure, Limits, find_failure
 from agent.safety.look import look_at
 from agent.safety.scoring import as_table, scores
-from tests.labelled.pictures import Labelled, labelled_pictures
+from tests.labelled.pictures import Drawing, drawings
 
 #: Drawn with other random numbers than those that the limits were set by.
 UNSEEN_SERIES = 1
 
-PICTURES = list(labelled_pictures(UNSEEN_SERIES))
+DRAWINGS = list(drawings(UNSEEN_SERIES))
 
 
 def found_in(data: bytes, limits: Limits | None = None) -> str:
@@ -31,16 +31,16 @@ def encoded(picture: Image.Image, kind: str = "PNG", **how: object) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
-def test_labelled_picture_is_judged_as_it_is(picture: Labelled) -> None:
-    assert found_in(picture.data) == picture.label
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: drawing.name)
+def test_labelled_picture_is_judged_as_it_is(drawing: Drawing) -> None:
+    assert found_in(drawing.draw().data) == drawing.label
 
 
 def test_set_is_large_and_varied() -> None:
-    labels = Counter(picture.label for picture in PICTURES)
-    assert len(PICTURES) >= 100
+    labels = Counter(drawing.label for drawing in DRAWINGS)
+    assert len(DRAWINGS) >= 100
     assert min(labels.values()) >= 12
-    assert len({picture.data for picture in PICTURES}) == len(PICTURES)
+    assert len({drawing.name for drawing in DRAWINGS}) == len(DRAWINGS)
 
 
 def test_limits_decide() -> None:
