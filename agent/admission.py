@@ -237,8 +237,12 @@ class Admission:
 
     def _next_record(self, stored: TaskRecord, fresh: TaskRecord) -> TaskRecord:
         """The record with which another attempt at a stored task begins."""
-        attempt = fresh.attempts[-1].model_copy(update={"number": stored.attempt + 1})
-        attempts = [*close_attempt(stored.attempts, Outcome.LOST), attempt]
+        closed = close_attempt(stored.attempts, Outcome.LOST)
+        # The one before may have been ended while this one was being claimed.
+        attempt = fresh.attempts[-1].model_copy(
+            update={"number": stored.attempt + 1, "started_at": time.time()}
+        )
+        attempts = [*closed, attempt]
         return fresh.changed(
             created_at=stored.created_at,
             attempts=attempts,

@@ -28,6 +28,9 @@ log = structlog.get_logger(__name__)
 #: Most tasks that one look takes on.
 AT_ONCE = 50
 
+#: How long an answer of the store may take, in leases, until it counts as having been away.
+LONGEST_ANSWER = 0.25
+
 #: Least time between two looks, however often readers come upon such tasks.
 PAUSE_SECONDS = 1
 
@@ -113,11 +116,19 @@ class Orphans:
             self._look, self._looked_at = None, time.monotonic()
 
     async def _find(self) -> list[Stored]:
-        if self._there_since is not None and time.monotonic() - self._there_since >= self._lease_seconds:
-            return await self._board.store.overdue(limit=AT_ONCE, put_off_seconds=self._lease_seconds)
-        await self._board.store.ping()
-        self._there_since = self._there_since or time.monotonic()
-        return []
+        began, found = time.monotonic(), list[Stored]()
+        if self._there_since is not None and began - self._there_since >= self._lease_seconds:
+            found = await self._board.store.overdue(limit=AT_ONCE, put_off_seconds=self._lease_seconds)
+        else:
+            await self._board.store.ping()
+        answered = time.monotonic()
+        if (
+            answered - began > LONGEST_ANSWER * self._lease_seconds
+        ):  # it was silent for a while, to owners too
+            self._there_since, found = answered, []
+        elif self._there_since is None:
+            self._there_since = answered
+        return found
 
     async def _see_to(self, stored: Stored) -> None:
         structlog.contextvars.bind_contextvars(task_id=stored.record.id)

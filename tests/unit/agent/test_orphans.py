@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent import orphans
 from agent.build import build_notifier, build_orphans
 from agent.errors import StoreUnavailable
 from agent.orphans import Orphans
@@ -28,6 +29,7 @@ class Store(MemoryStore):
     def __init__(self) -> None:
         super().__init__(record_ttl_seconds=60, output_ttl_seconds=60)
         self.is_away = False
+        self.silent_seconds = 0.0
         self.asked: list[tuple[str, float]] = []
 
     async def ping(self) -> None:
@@ -35,6 +37,7 @@ class Store(MemoryStore):
 
     async def overdue(self, *, limit: int, put_off_seconds: float) -> list[Stored]:
         self.note("overdue")
+        await asyncio.sleep(self.silent_seconds)
         return await super().overdue(limit=limit, put_off_seconds=put_off_seconds)
 
     def note(self, what: str) -> None:
@@ -90,6 +93,12 @@ async def until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.fixture(autouse=True)
+def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy shall not count as a store that is silent, with leases as short as these."""
+    monkeypatch.setattr(orphans, "LONGEST_ANSWER", 100)
+
+
 @pytest.fixture
 async def sweep() -> AsyncIterator[Sweep]:
     one = Sweep()
@@ -138,6 +147,26 @@ async def test_store_that_was_away_must_be_back_for_a_lease_before_anybody_is_ta
     back = next(t for t in sweep.store.times("ping") if t > sweep.store.times("failed")[-1])
     looked = next(t for t in sweep.store.times("overdue") if t > sweep.store.times("failed")[-1])
     assert looked - back >= LEASE_SECONDS
+
+
+async def test_store_that_was_silent_before_it_answered_was_away(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sweep.leave("first")
+    await sweep.until_ended("first")
+    monkeypatch.setattr(orphans, "LONGEST_ANSWER", 1)
+    sweep.store.silent_seconds = 2 * LEASE_SECONDS
+    await sweep.leave("second")
+    looks = len(sweep.store.times("overdue"))
+
+    async def looked_again() -> bool:
+        return len(sweep.store.times("overdue")) > looks + 1
+
+    await until(looked_again)
+    assert await sweep.state("second") is State.RUNNING, "its owner may have been cut off too"
+    monkeypatch.setattr(orphans, "LONGEST_ANSWER", 100)
+    sweep.store.silent_seconds = 0
+    await sweep.until_ended("second")
 
 
 @pytest.mark.parametrize(("invocation", "asks"), [("standalone", "ping"), ("gateway", "overdue")])
