@@ -7,7 +7,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.safety.prompts.fold import fold
@@ -177,16 +177,21 @@ def test_lists_of_the_agent_can_be_read_and_find_their_own_terms() -> None:
         assert rules.find(term.line.removesuffix("*")), term
 
 
+#: The same ones each time, however busy the machine is.
+SAMPLE = settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+
 ANY_TEXT = st.text(max_size=80) | st.text("gunкСаɢＧ\u0301\u200bがか\u3099゛ガｶﾞ ΗΟTжЖ🇬ŁßİK", max_size=20)
 
 
-@settings(max_examples=400, deadline=None)
+@SAMPLE
 @given(ANY_TEXT)
 def test_folding_twice_is_folding_once(text: str) -> None:
     assert fold(fold(text)) == fold(text)
 
 
-@settings(max_examples=200, deadline=None)
+@SAMPLE
 @given(ANY_TEXT)
 def test_any_text_can_be_looked_at(text: str) -> None:
     RULES.find(text)
@@ -206,7 +211,7 @@ def _rules(*lines: str) -> TermRules:
 RULES = _rules(*TERMS)
 
 
-@settings(max_examples=200, deadline=None)
+@SAMPLE
 @given(term=LETTERS, before=WORDS, after=WORDS, gap=GAPS)
 def test_term_among_any_words_is_always_found(
     term: str, before: list[str], after: list[str], gap: str
@@ -235,7 +240,7 @@ DISGUISES = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@SAMPLE
 @given(term=LETTERS, before=WORDS, after=WORDS, disguise=st.sampled_from(DISGUISES))
 def test_disguised_term_among_any_words_is_always_found(
     term: str, before: list[str], after: list[str], disguise: object
@@ -254,7 +259,7 @@ ORDINARY = re.findall(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@SAMPLE
 @given(words=st.lists(st.sampled_from(ORDINARY), max_size=30), gap=GAPS)
 def test_ordinary_words_are_never_found(words: list[str], gap: str) -> None:
     assert found(RULES, gap.join(words)) == []
