@@ -64,9 +64,9 @@ class DirectClient:
             response.raise_for_status()
             return str((await response.json())["name"])
 
-    async def run(self, graph: Graph) -> list[bytes]:
+    async def run(self, graph: Graph, prompt_id: str | None = None) -> list[bytes]:
         """Run a graph to its end and fetch what its output nodes made, all files at the same time."""
-        prompt_id = str(uuid.uuid4())
+        prompt_id = prompt_id or str(uuid.uuid4())
         prompt = self._running[prompt_id] = _Prompt()
         body = {"prompt": graph, "client_id": self._client_id, "prompt_id": prompt_id}
         try:

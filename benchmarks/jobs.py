@@ -50,6 +50,7 @@ class Job:
     preset: str | None = None
     copies: int = 1
     to_bucket: bool = False  #: the outputs are wanted as URLs
+    nodes: int = 3  #: of a job without pictures, on the simulator; more than three take no time
 
     def body(self, graph: Graph) -> bytes:
         """What the agent's caller sends."""
@@ -59,6 +60,8 @@ class Job:
         """The graph for the simulator. `reference`: the value of the input, whatever it is."""
         prefix = f"run-{next(_numbers)}/picture"
         if reference is None and self.preset is None:
+            if self.nodes > 3:
+                return _tree(self.nodes, prefix)
             return _chain(
                 (
                     "EmptyImage",
@@ -97,4 +100,32 @@ def _chain(*nodes: tuple[str, dict[str, Any]]) -> Graph:
         if number > 1:
             links["images" if class_type == "SaveImage" else "image"] = [str(number - 1), 0]
         graph[str(number)] = {"class_type": class_type, "inputs": {**inputs, **links}}
+    return graph
+
+
+#: Nodes in a row. ComfyUI looks at a node's inputs before the node, one inside the other, and Python lets it go only so
+#: deep: several hundred nodes in one row are refused.
+_ROW = 30
+
+
+def _tree(nodes: int, prefix: str) -> Graph:
+    """A graph of so many nodes: rows of them, whose ends are joined one after the other and saved as one picture."""
+    graph: Graph = {}
+
+    def add(class_type: str, **inputs: Any) -> list[Any]:
+        graph[str(len(graph) + 1)] = {"class_type": class_type, "inputs": inputs}
+        return [str(len(graph)), 0]
+
+    joined: list[Any] | None = None
+    while (left := nodes - 2 - len(graph)) > 0:
+        row = min(_ROW, left - (joined is not None))
+        end = add("EmptyImage", width=64, height=64, batch_size=1, color=next(_numbers))
+        for _ in range(row - 1):
+            end = add("ImageFlip", image=end, flip_method="x-axis: vertically")
+        joined = end if joined is None else add("ImageBatch", image1=joined, image2=end)
+    add(
+        "SaveImage",
+        images=add("ImageFromBatch", image=joined, batch_index=0, length=1),
+        filename_prefix=prefix,
+    )
     return graph

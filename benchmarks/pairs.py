@@ -23,6 +23,9 @@ from benchmarks.setup import Setup
 #: After each job the agent tidies up. It may do so before the next one is measured; its CPU time counts.
 SETTLE_SECONDS = 0.02
 
+#: Jobs before the first one that is measured.
+WARM_UP = 3
+
 _names = count()
 
 T = TypeVar("T")
@@ -82,9 +85,9 @@ class Pairs:
         )
 
 
-async def run_pairs(setup: Setup, job: Job, samples: int, warm_up: int = 3) -> Pairs:
+async def run_pairs(setup: Setup, job: Job, samples: int) -> Pairs:
     """Run a job so often both ways, one at a time, and check every answer. Raises AnswerWrong, DirectFailed."""
-    for _ in range(warm_up):
+    for _ in range(min(WARM_UP, samples - 1)):
         await through_agent(setup, job)
         await directly(setup, job)
     pairs = Pairs()
@@ -118,9 +121,7 @@ def agent_request(setup: Setup, job: Job) -> tuple[Graph, bytes]:
 
 async def directly(setup: Setup, job: Job) -> float:
     """Seconds until the direct client has the last byte of the last picture."""
-    # He has the picture as bytes where the agent's caller has it as base64: that is what ComfyUI takes.
-    picture = new_variant(job.picture) if job.way is Way.BASE64 else None
-    url = _new_url(setup)
+    picture, url = input_of(job), new_url(setup)
     with running_on(setup.places.direct):
         seconds, (graph, pictures) = await _timed(lambda: run_direct(setup, job, picture, url))
     check_pictures(job, graph, pictures)
@@ -136,17 +137,23 @@ async def run_direct(setup: Setup, job: Job, picture: bytes | None, url: str) ->
     return graph, await direct.run(graph)
 
 
+def input_of(job: Job) -> bytes | None:
+    """What a direct client has before him: the bytes, which ComfyUI takes, where the agent's caller has base64."""
+    return new_variant(job.picture) if job.way is Way.BASE64 else None
+
+
 def _reference(setup: Setup, job: Job) -> str | None:
     match job.way:
         case Way.NONE:
             return None
         case Way.URL:
-            return _new_url(setup)
+            return new_url(setup)
         case Way.BASE64:
             return pybase64.b64encode_as_string(new_variant(job.picture))
 
 
-def _new_url(setup: Setup) -> str:
+def new_url(setup: Setup) -> str:
+    """Where a picture lies that nobody has downloaded yet."""
     return f"{setup.files_url}/pictures/{next(_names)}.png"
 
 

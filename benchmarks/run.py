@@ -7,6 +7,7 @@ import os
 import resource
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import cast
 
@@ -18,10 +19,10 @@ from benchmarks.machine import describe_commit, describe_machine
 from benchmarks.places import find_places
 from benchmarks.setup import EngineKind
 
-GROUPS = ("latency", "memory", "start")
+GROUPS = ("latency", "throughput", "gap", "status", "memory", "start", "growth")
 
 #: Those that are measured on a real ComfyUI too, where COMFYUI_ROOT names one.
-REAL_GROUPS = ("latency", "start")
+REAL_GROUPS = ("latency", "throughput", "start")
 
 Measure = Callable[[Bench], AsyncIterator[Figure]]
 
@@ -38,19 +39,20 @@ async def run(groups: Sequence[str], *, is_quick: bool, tell: Callable[[Figure],
     root = os.environ.get("COMFYUI_ROOT") or None
     figures: list[Figure] = []
     errors: list[str] = []
-    for group in groups:
-        kinds = [EngineKind()] + ([EngineKind(root)] if root and group in REAL_GROUPS else [])
-        for kind in kinds:
-            measure = cast("Measure", importlib.import_module(f"benchmarks.groups.{group}").measure)
-            try:
-                async for figure in measure(Bench(places, kind, is_quick)):
-                    named = figure.model_copy(
-                        update={"group": f"{group}, real ComfyUI" if kind.root else group}
-                    )
-                    figures.append(named)
-                    tell(named)
-            except* (AnswerWrong, DirectFailed) as failed:
-                errors += [f"{group}: {error}" for error in _flat(failed)]
+    async with AsyncExitStack() as stack:
+        simulated = Bench(places, EngineKind(), is_quick, stack)
+        real = Bench(places, EngineKind(root), is_quick, stack) if root else None
+        for group in groups:
+            for bench, name in ((simulated, group), (real, f"{group}, real ComfyUI")):
+                if bench is None or (bench is real and group not in REAL_GROUPS):
+                    continue
+                measure = cast("Measure", importlib.import_module(f"benchmarks.groups.{group}").measure)
+                try:
+                    async for figure in measure(bench):
+                        figures.append(figure.model_copy(update={"group": name}))
+                        tell(figures[-1])
+                except* (AnswerWrong, DirectFailed) as failed:
+                    errors += [f"{name}: {error}" for error in _flat(failed)]
     return Report(
         commit=commit,
         began_at=began_at.isoformat(timespec="seconds"),

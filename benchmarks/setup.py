@@ -22,11 +22,8 @@ from benchmarks.places import Places, move, running_on
 from tests.ports import free_port
 from tests.redis_server import RedisServer
 
-#: Files of jobs are removed soon, so that none of them is ever written to a disk.
-KEEP_FILES_SECONDS = "10"
-
-#: Room for the files of jobs that a folder in memory must have.
-NEEDED_BYTES = 2 * 2**30
+#: Room that a folder in memory must have for the files of the jobs of one group.
+NEEDED_BYTES = 6 * 2**30
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,14 @@ class EngineKind:
     def graph(self, job: Job, reference: str | None) -> Graph:
         return job.real(reference) if self.root else job.simulated(reference)
 
-    def settings(self, base: Path) -> dict[str, str]:
+    def settings(self, base: Path, prompt_log: Path) -> dict[str, str]:
         """What makes an agent launch it, with its folders below `base`."""
         # A real one does not start without these.
         for folder in ("custom_nodes", "input", "models"):
             (base / folder).mkdir(parents=True)
         args = f"--base-directory {shlex.quote(str(base))}"
         if self.root is None:
-            return {"COMFYUI_ARGS": f"{args} --lab-nodes"}
+            return {"COMFYUI_ARGS": f"{args} --lab-nodes --prompt-log {shlex.quote(str(prompt_log))}"}
         kept = {name: os.environ[name] for name in ("COMFYUI_PYTHON",) if name in os.environ}
         given = os.environ.get("COMFYUI_ARGS", "--cpu --disable-api-nodes")
         return kept | {"COMFYUI_ROOT": self.root, "COMFYUI_ARGS": f"{args} {given}"}
@@ -63,14 +60,12 @@ class Setup:
     agent_url: str
     engine_url: str
     files_url: str
+    redis_url: str | None
+    prompt_log: Path  #: of the simulator: a line for each prompt with its id, begin and end
     kind: EngineKind
     places: Places
     caller: Caller
     direct: DirectClient
-
-    @property
-    def engine_pid(self) -> int:
-        return usage.children(self.agent.pid)[0]
 
 
 @contextmanager
@@ -84,7 +79,7 @@ def working_folder() -> Iterator[Path]:
 
 @contextmanager
 def running_redis(places: Places) -> Iterator[str]:
-    """A Redis of its own; gives its URL."""
+    """An empty Redis; gives its URL."""
     with working_folder() as folder:
         server = RedisServer(folder)
         with running_on(places.engine):
@@ -97,14 +92,15 @@ def running_redis(places: Places) -> Iterator[str]:
 
 @asynccontextmanager
 async def running_setup(
-    places: Places, kind: EngineKind, *, redis_url: str | None = None, **settings: str
+    places: Places, kind: EngineKind, *, with_redis: bool = False
 ) -> AsyncIterator[Setup]:
-    """An agent as it is deployed: it launches its engine, and keeps tasks in Redis where there is one."""
+    """An agent as it is deployed: it launches its engine, and keeps tasks in an empty Redis or in its memory."""
     with ExitStack() as stack:
+        redis_url = stack.enter_context(running_redis(places)) if with_redis else None
         folder = stack.enter_context(working_folder())
         files_url = stack.enter_context(_running_files(places, folder))
-        base = folder / "engine"
-        environ = agent_environment(redis_url) | kind.settings(base) | _bucket(files_url) | settings
+        base, prompt_log = folder / "engine", folder / "prompts.txt"
+        environ = agent_environment(redis_url) | kind.settings(base, prompt_log) | _bucket(files_url)
         for name, make in PRESETS.items():
             (base / "input" / name).write_bytes(make())
         port, engine_port = free_port(), free_port()
@@ -114,7 +110,22 @@ async def running_setup(
         child.wait_for(f"{url}/readyz")
         move(usage.children(child.pid)[0], places.engine)
         async with Caller(url) as caller, DirectClient(engine_url) as direct:
-            yield Setup(child, url, engine_url, files_url, kind, places, caller, direct)
+            yield Setup(
+                child, url, engine_url, files_url, redis_url, prompt_log, kind, places, caller, direct
+            )
+
+
+@contextmanager
+def running_front(setup: Setup) -> Iterator[tuple[Child, str]]:
+    """A front before the agent, which has Redis; gives its URL too."""
+    port = free_port()
+    environ = agent_environment(setup.redis_url)
+    environ |= {"AGENT_ROLE": "front", "AGENT_ENGINE_URL": setup.agent_url, "AGENT_PORT": str(port)}
+    with ExitStack() as stack:
+        folder = stack.enter_context(working_folder())
+        child = stack.enter_context(running_agent(environ, setup.places, folder / "front"))
+        child.wait_for(f"http://127.0.0.1:{port}/readyz")
+        yield child, f"http://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -131,7 +142,6 @@ def agent_environment(redis_url: str | None = None) -> dict[str, str]:
         "AGENT_HOST": "127.0.0.1",
         "AGENT_INVOCATION": "standalone",
         "AGENT_FETCH_ALLOW": "127.0.0.1",
-        "AGENT_KEEP_FILES_SECONDS": KEEP_FILES_SECONDS,
         "AGENT_SHUTDOWN_SECONDS": "1",
         "AGENT_LOG_FORMAT": "json",
     }

@@ -9,7 +9,6 @@ from benchmarks.figures import Figure, Target
 from benchmarks.jobs import Job, Way
 from benchmarks.pairs import run_pairs
 from benchmarks.pictures import noise_of, photo
-from benchmarks.setup import running_setup
 
 GROUP = "latency"
 
@@ -37,31 +36,31 @@ ADDED = {SMALL: Target(limit=2, similar=1.8), BASE64: Target(limit=10, similar=2
 CPU = {SMALL: Target(limit=4, similar=4.7), BASE64: Target(limit=15, similar=26)}
 
 
-def jobs(seconds: float) -> list[tuple[Job, int]]:
+def jobs(bench: Bench, seconds: float) -> list[tuple[Job, int]]:
     """Each job with the number of samples that it is worth."""
     return [
         (Job(SMALL, seconds), 40),
         (Job(BASE64, seconds, Way.BASE64, photo()), 30),
         (Job(URL, seconds, Way.URL, photo(), to_bucket=True), 30),
         (Job(FOUR, seconds, preset="photo.png", copies=4), 24),
-        (Job(LARGE, seconds, Way.BASE64, noise_of(20), preset="small.png"), 8),
+        (Job(LARGE, seconds, Way.BASE64, noise_of(bench.scaled(20)), preset="small.png"), 8),
     ]
 
 
 async def measure(bench: Bench) -> AsyncIterator[Figure]:
     """On the simulator jobs of 50 ms and of 0 ms; on a real ComfyUI jobs that take what they take."""
-    async with running_setup(bench.places, bench.kind) as setup:
+    async with bench.setup() as setup:
         if bench.kind.root is not None:
-            for job, samples in jobs(0):
-                pairs = await run_pairs(setup, job, bench.samples(samples // 2))
+            for job, samples in jobs(bench, 0):
+                pairs = await run_pairs(setup, job, bench.scaled(samples // 2))
                 yield pairs.ratio(GROUP, job.name, RATIOS.get(job.name, Target()))
                 yield pairs.added(GROUP, f"{job.name}: added", Target())
                 yield pairs.cpu(GROUP, f"{job.name}: CPU", CPU.get(job.name, Target()))
             return
-        for job, samples in jobs(WORK):
-            pairs = await run_pairs(setup, job, bench.samples(samples))
+        for job, samples in jobs(bench, WORK):
+            pairs = await run_pairs(setup, job, bench.scaled(samples))
             yield pairs.ratio(GROUP, f"{job.name}, 50 ms job", RATIOS.get(job.name, Target()))
             yield pairs.cpu(GROUP, f"{job.name}, 50 ms job: CPU", CPU.get(job.name, Target()))
-        for job, samples in jobs(0):
-            pairs = await run_pairs(setup, job, bench.samples(samples))
+        for job, samples in jobs(bench, 0):
+            pairs = await run_pairs(setup, job, bench.scaled(samples))
             yield pairs.added(GROUP, f"{job.name}, 0 ms job: added", ADDED.get(job.name, Target()))

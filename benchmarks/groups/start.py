@@ -49,11 +49,14 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
     """Starts in turns with the yardstick. The engine is the simulator or ComfyUI, which is ready seconds later."""
     with running_redis(bench.places) as redis_url:
         environments = {"memory": agent_environment(), "Redis": agent_environment(redis_url)}
-        for environ in environments.values():  # so that all is compiled and in the page cache
-            await _start(bench, environ)
+        if bench.is_quick:
+            del environments["memory"]
+        if not bench.is_quick:
+            for environ in environments.values():  # so that all is compiled and in the page cache
+                await _start(bench, environ)
         yardstick: list[float] = []
         starts: dict[str, list[Start]] = {name: [] for name in environments}
-        for _ in range(bench.samples(10 if bench.kind.root is None else 3)):
+        for _ in range(bench.scaled(10 if bench.kind.root is None else 3, 1)):
             for name, environ in environments.items():
                 yardstick.append(_import_seconds(bench))
                 starts[name].append(await _start(bench, environ))
@@ -98,7 +101,7 @@ async def _start(bench: Bench, environ: dict[str, str]) -> Start:
     port, engine_port = free_port(), free_port()
     with ExitStack() as stack:
         folder = stack.enter_context(working_folder())
-        settings = environ | bench.kind.settings(folder / "engine")
+        settings = environ | bench.kind.settings(folder / "engine", folder / "prompts.txt")
         settings |= {"AGENT_PORT": str(port), "COMFYUI_PORT": str(engine_port)}
         began = time.perf_counter()
         child = stack.enter_context(running_agent(settings, bench.places, folder / "agent"))

@@ -47,6 +47,7 @@ class Options:
     verbose: bool = False
     faults: tuple[Fault, ...] = ()
     fault_state: Path | None = None
+    prompt_log: Path | None = None
     argv: tuple[str, ...] = ()
 
     def seconds_of(self, class_type: str) -> float:
@@ -84,6 +85,7 @@ def parse_options(argv: list[str]) -> Options:
         verbose=args.verbose == "DEBUG",
         faults=tuple(args.fault),
         fault_state=args.fault_state,
+        prompt_log=args.prompt_log,
         argv=("comfyui.simulator", *argv),
     )
 
@@ -154,6 +156,12 @@ def _parser() -> argparse.ArgumentParser:
         add(flag, action="store_true", help=argparse.SUPPRESS)
     add("--fault", type=_fault, action="append", default=[], metavar="SPEC", help="see faults.py; repeatable")
     add("--fault-state", type=Path, metavar="FILE", help="where times=K is counted over restarts")
+    add(
+        "--prompt-log",
+        type=Path,
+        metavar="FILE",
+        help="add a line for each prompt: its id, and when the worker took it and was done with it (epoch seconds)",
+    )
     return parser
 
 

@@ -31,7 +31,7 @@ def prompt_worker(queue: PromptQueue, engine: Engine) -> None:
 
 
 def _run(item: Item, queue: PromptQueue, engine: Engine) -> None:
-    started = time.perf_counter()
+    taken_at, started = time.time(), time.perf_counter()
     execution = Execution(engine, item)
     entry = execution.run()
     queue.finish(item, entry)
@@ -40,3 +40,7 @@ def _run(item: Item, queue: PromptQueue, engine: Engine) -> None:
         engine.sockets.send("executing", data, execution.client_id)
     sys.stderr.write(f"Prompt executed in {time.perf_counter() - started:.2f} seconds\n")
     sys.stderr.flush()
+    if engine.options.prompt_log:
+        line = f"{execution.prompt_id} {taken_at:.6f} {time.time():.6f}\n"
+        with engine.options.prompt_log.open("a") as log:
+            log.write(line)

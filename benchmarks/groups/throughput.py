@@ -1,0 +1,90 @@
+"""Throughput with 1 to 64 callers, and how evenly it is shared out among them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from benchmarks.bench import Bench
+from benchmarks.caller import AnswerWrong
+from benchmarks.crowd import Crowd, crowd_of_agent, crowd_of_direct
+from benchmarks.figures import Figure, Sense, Target
+from benchmarks.jobs import Job, Way
+from benchmarks.pairs import directly, through_agent
+from benchmarks.setup import Setup
+
+GROUP = "throughput"
+
+#: Jobs in one round, by the number of callers; each round is run both ways.
+COUNTS = {1: 16, 4: 32, 16: 64, 64: 128}
+ROUNDS = 2
+
+BUSY = Job("50 ms job", 0.05)
+LARGE = Job("0 ms job, 1 MP by URL in and out", 0.0, Way.URL, to_bucket=True)
+
+#: From so many callers on the engine has always something to do.
+ENOUGH = 4
+
+#: Parts of what the direct client reaches.
+LIMITS = {BUSY.name: Target(limit=0.97, sense=Sense.AT_LEAST)}
+LIMITS[LARGE.name] = Target(limit=0.5, sense=Sense.AT_LEAST, similar=0.21)
+
+STATED = Target(sense=Sense.AT_LEAST)
+
+
+async def measure(bench: Bench) -> AsyncIterator[Figure]:
+    errors: list[str] = []
+    async with bench.setup() as setup:
+        for job in (BUSY, LARGE):
+            await through_agent(setup, job)
+            await directly(setup, job)
+            for callers in list(COUNTS)[: bench.scaled(len(COUNTS))]:
+                agent, direct = await _both(bench, setup, job, callers)
+                errors += agent.errors
+                wanted = job is LARGE or callers >= ENOUGH
+                yield _share(job, agent, direct, LIMITS[job.name] if wanted else STATED)
+                if callers >= ENOUGH:
+                    yield _fairness(job, agent)
+    yield Figure(group=GROUP, name="errors", value=len(errors), unit="", target=Target(limit=0))
+    if errors:
+        raise AnswerWrong(f"{len(errors)} answers, the first: {errors[0]}")
+
+
+async def _both(bench: Bench, setup: Setup, job: Job, callers: int) -> tuple[Crowd, Crowd]:
+    agent, direct = Crowd(callers), Crowd(callers)
+    count = bench.scaled(COUNTS[callers], callers)
+    for index in range(bench.scaled(ROUNDS, 1)):
+        for is_agent in (True, False) if index % 2 else (False, True):
+            if is_agent:
+                agent.add(await crowd_of_agent(setup, job, callers, count))
+            else:
+                direct.add(await crowd_of_direct(setup, job, callers, count))
+    return agent, direct
+
+
+def _share(job: Job, agent: Crowd, direct: Crowd, target: Target) -> Figure:
+    return Figure(
+        group=GROUP,
+        name=f"{job.name}, {_callers(agent)}",
+        value=agent.per_second / direct.per_second,
+        unit="x",
+        samples=len(agent.latencies),
+        direct=direct.per_second,
+        agent=agent.per_second,
+        unit_of_both="/s",
+        target=target,
+    )
+
+
+def _fairness(job: Job, agent: Crowd) -> Figure:
+    return Figure(
+        group=GROUP,
+        name=f"{job.name}, {_callers(agent)}: p95 by fair queueing",
+        value=agent.p95_by_fair,
+        unit="x",
+        samples=len(agent.latencies),
+        target=Target(limit=1.2),
+    )
+
+
+def _callers(crowd: Crowd) -> str:
+    return f"{crowd.callers} caller{'s' if crowd.callers > 1 else ''}"
