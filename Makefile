@@ -19,7 +19,7 @@ test: $(VENV)/.dev ## lint, types and the whole test suite
 	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 bench: $(VENV)/.dev ## measure what the agent adds to the engine (docs/performance.md)
-	$(BIN)/python -m benchmarks run
+	$(BIN)/python -m benchmarks run $(BENCH)
 
 format: $(VENV)/.dev ## let ruff format and fix what it can
 	$(BIN)/ruff check --fix .

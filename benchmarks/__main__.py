@@ -25,7 +25,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 def run_command(
     only: Annotated[list[str] | None, typer.Option(help=f"A group: {', '.join(GROUPS)}. Repeatable.")] = None,
     quick: Annotated[bool, typer.Option(help="Only try whether it works; the figures mean nothing.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for COMMIT.json and COMMIT.png.")] = OUTPUT,
+    out: Annotated[Path, typer.Option(help="Folder for report.json and plot.png.")] = OUTPUT,
     write: Annotated[Path | None, typer.Option(help="A page to write table and plot into.")] = None,
 ) -> None:
     """Measure, print the table, and write the report and the plot. Exit code 1: an answer was wrong."""
@@ -37,9 +37,9 @@ def run_command(
     report = asyncio.run(run(only or GROUPS, is_quick=quick, tell=lambda figure: _tell(progress, figure)))
     print_report(report, console)
     out.mkdir(parents=True, exist_ok=True)
-    report.save(out / f"{report.commit}.json")
-    draw(report, out / f"{report.commit}.png")
-    console.print(f"written: {out / report.commit}.json and .png")
+    report.save(out / "report.json")
+    draw(report, out / "plot.png")
+    console.print(f"written: {out}/report.json and plot.png", highlight=False)
     if write is not None:
         write_page(report, write)
     raise typer.Exit(1 if report.errors else 0)
@@ -54,13 +54,16 @@ def compare(old: Path, new: Path) -> None:
 
 @app.command()
 def write(report: Path, page: Path) -> None:
-    """Write the table and the plot of a report into a page of the documentation."""
+    """Write the table of a report into a page of the documentation; the plot and the report are put beside it."""
     write_page(Report.load(report), page)
 
 
 def _tell(console: Console, figure: Figure) -> None:
     console.print(
-        f"{figure.group}: {figure.name}: {figure.value:.2f} {figure.unit}", style="dim", highlight=False
+        f"{figure.group}: {figure.name}: {figure.value:.2f} {figure.unit}",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

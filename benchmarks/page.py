@@ -17,7 +17,8 @@ class NoMarkers(ValueError):
 
 
 def write_page(report: Report, page: Path) -> None:
-    """Replace what stands between the marks of the page, and the plot beside it (same name, .svg). Raises NoMarkers."""
+    """Replace what stands between the marks of the page, and beside it the plot (same name, .svg) and the report itself
+    (.json), with which others compare theirs. Raises NoMarkers."""
     text = page.read_text()
     between = re.compile(re.escape(BEGIN) + ".*" + re.escape(END), re.DOTALL)
     if not between.search(text):
@@ -25,4 +26,5 @@ def write_page(report: Report, page: Path) -> None:
     plot = page.with_suffix(".svg")
     draw(report, plot)
     written = f"{BEGIN}\n{to_markdown(report)}\n![Each figure in parts of its target]({plot.name})\n{END}"
+    report.save(page.with_suffix(".json"))
     page.write_text(between.sub(lambda _: written, text))

@@ -55,7 +55,7 @@ class Pairs:
         """CPU milliseconds of the agent for one job, with what it does after the answer."""
         each = [1000 * seconds for seconds in self.agent_cpu]
         low, high = quartiles(each)
-        value = statistics.fmean(each)
+        value = statistics.median(each)
         return Figure(
             group=group,
             name=name,

@@ -22,21 +22,17 @@ JOB = Job("inputs downloaded, outputs of 4 x 1 MP", WORK, Way.URL, copies=4)
 
 CALLERS = 8
 
-#: Prompts at the beginning and at the end of a run around which not all callers wait.
-EDGE = CALLERS
-
 
 async def measure(bench: Bench) -> AsyncIterator[Figure]:
     """Percent of the job, for the agent and, as the floor, for a direct client who submits everything at once."""
-    count = bench.scaled(80, 2 * EDGE + 2)
+    callers = bench.scaled(CALLERS)
     async with bench.setup() as setup:
-        for way in (crowd_of_direct, crowd_of_agent):
-            await way(setup, JOB, CALLERS, CALLERS)
         gaps: dict[str, list[float]] = {}
         for name, way in {"direct client": crowd_of_direct, "agent": crowd_of_agent}.items():
+            _check(await way(setup, JOB, callers, callers))  # to warm up
             before = len(_prompts(setup.prompt_log))
-            _check(await way(setup, JOB, CALLERS, count))
-            gaps[name] = _gaps(_prompts(setup.prompt_log)[before:])
+            _check(await way(setup, JOB, callers, bench.scaled(80, 4 * callers)))
+            gaps[name] = _gaps(_prompts(setup.prompt_log)[before:], callers)
     for name, samples in gaps.items():
         percents = [100 * gap / WORK for gap in samples]
         low, high = quartiles(percents)
@@ -63,7 +59,8 @@ def _prompts(log: Path) -> list[tuple[float, float]]:
     return [(float(taken), float(done)) for _, taken, done in lines]
 
 
-def _gaps(prompts: list[tuple[float, float]]) -> list[float]:
-    """Seconds between the end of one prompt and the next one, while tasks waited."""
-    inner = prompts[EDGE:-EDGE]
+def _gaps(prompts: list[tuple[float, float]], callers: int) -> list[float]:
+    """Seconds between the end of one prompt and the next one, while tasks waited: at the beginning and at the end of a
+    run not all callers do."""
+    inner = prompts[callers:-callers]
     return [following[0] - prompt[1] for prompt, following in pairwise(inner)]

@@ -40,16 +40,18 @@ class Growth:
     samples: tuple[int, int]
 
 
-GROWTHS = (
-    Growth(
-        "1 to 50 outputs",
-        Job("1 output", preset="small.png", copies=1),
-        Job("50 outputs", preset="small.png", copies=50),
-        50,
-        (30, 10),
-    ),
-    Growth("10 to 500 nodes", Job("10 nodes", nodes=10), Job("500 nodes", nodes=500), 50, (30, 6)),
-)
+def growths(bench: Bench) -> tuple[Growth, ...]:
+    outputs, nodes = bench.scaled(50, 5), bench.scaled(500, 50)
+    return (
+        Growth(
+            "1 to 50 outputs",
+            Job("1 output", preset="small.png"),
+            Job("50 outputs", preset="small.png", copies=outputs),
+            50,
+            (30, 10),
+        ),
+        Growth("10 to 500 nodes", Job("10 nodes", nodes=10), Job("500 nodes", nodes=nodes), 50, (30, 6)),
+    )
 
 
 async def measure(bench: Bench) -> AsyncIterator[Figure]:
@@ -59,9 +61,9 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
             async for figure in _store(bench, setup, store):
                 yield figure
     async with bench.setup() as setup:
-        for growth in GROWTHS:
-            small = await run_pairs(setup, growth.small, bench.scaled(growth.samples[0]))
-            large = await run_pairs(setup, growth.large, bench.scaled(growth.samples[1]))
+        for growth in growths(bench):
+            small = await run_pairs(setup, growth.small, bench.scaled(growth.samples[0], 1))
+            large = await run_pairs(setup, growth.large, bench.scaled(growth.samples[1], 1))
             yield small.cpu(GROUP, f"{growth.small.name}: CPU", Target())
             yield large.cpu(GROUP, f"{growth.large.name}: CPU", Target())
             yield _grown(f"{growth.name}: CPU grows", small, large, growth.by)
@@ -79,7 +81,11 @@ async def _store(bench: Bench, setup: Setup, store: str) -> AsyncIterator[Figure
     yield _grown(f"{name}: CPU of a task grows", few, many, FLAT)
     value = await _poll_seconds(bench, setup) / fewer_polls
     yield Figure(
-        group=GROUP, name=f"{name}: a page of 10 takes", value=value, unit="x", target=Target(limit=MANY / FEW)
+        group=GROUP,
+        name=f"{name}: a page of 10 takes",
+        value=value,
+        unit="x",
+        target=Target(limit=MANY / FEW),
     )
 
 

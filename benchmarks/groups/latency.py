@@ -52,15 +52,15 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
     async with bench.setup() as setup:
         if bench.kind.root is not None:
             for job, samples in jobs(bench, 0):
-                pairs = await run_pairs(setup, job, bench.scaled(samples // 2))
+                pairs = await run_pairs(setup, job, bench.scaled(samples // 2, 1))
                 yield pairs.ratio(GROUP, job.name, RATIOS.get(job.name, Target()))
                 yield pairs.added(GROUP, f"{job.name}: added", Target())
                 yield pairs.cpu(GROUP, f"{job.name}: CPU", CPU.get(job.name, Target()))
             return
         for job, samples in jobs(bench, WORK):
-            pairs = await run_pairs(setup, job, bench.scaled(samples))
+            pairs = await run_pairs(setup, job, bench.scaled(samples, 1))
             yield pairs.ratio(GROUP, f"{job.name}, 50 ms job", RATIOS.get(job.name, Target()))
             yield pairs.cpu(GROUP, f"{job.name}, 50 ms job: CPU", CPU.get(job.name, Target()))
         for job, samples in jobs(bench, 0):
-            pairs = await run_pairs(setup, job, bench.scaled(samples))
+            pairs = await run_pairs(setup, job, bench.scaled(samples, 1))
             yield pairs.added(GROUP, f"{job.name}, 0 ms job: added", ADDED.get(job.name, Target()))

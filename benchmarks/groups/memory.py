@@ -33,11 +33,11 @@ FILLING, MANY = 200, 1000
 async def measure(bench: Bench) -> AsyncIterator[Figure]:
     """Peaks are measured with Redis, which has the results; in memory they would be kept in the agent on purpose."""
     async with bench.setup() as setup:
-        yield _figure("agent at rest, memory", await _resting(setup.agent), Target(limit=70))
+        yield _figure("agent at rest, memory", await _resting(bench, setup.agent), Target(limit=70))
     async with bench.setup(with_redis=True) as setup:
-        yield _figure("agent at rest, Redis", await _resting(setup.agent), Target(limit=70))
+        yield _figure("agent at rest, Redis", await _resting(bench, setup.agent), Target(limit=70))
         with running_front(setup) as (front, _):
-            yield _figure("front at rest", await _resting(front), Target(limit=60))
+            yield _figure("front at rest", await _resting(bench, front), Target(limit=60))
         yield await _large(bench, setup)
     async with bench.setup(with_redis=True) as setup:
         yield await _many_callers(bench, setup)
@@ -81,14 +81,15 @@ async def _many_callers(bench: Bench, setup: Setup) -> Figure:
 async def _growth(bench: Bench, setup: Setup) -> Figure:
     """By how much more memory rests after many small tasks than after some."""
     await _run_tasks(setup, SMALL, bench.scaled(FILLING), 4)
-    before = await _resting(setup.agent)
+    before = await _resting(bench, setup.agent)
     await _run_tasks(setup, SMALL, bench.scaled(MANY), 4)
-    grown = await _resting(setup.agent) - before
+    grown = await _resting(bench, setup.agent) - before
     return _figure("growth over 1,000 tasks", grown, Target(limit=2))
 
 
-async def _resting(child: Child) -> int:
-    await asyncio.sleep(REST_SECONDS)
+async def _resting(bench: Bench, child: Child) -> int:
+    if not bench.is_quick:
+        await asyncio.sleep(REST_SECONDS)
     return usage.resident_bytes(child.pid)
 
 

@@ -22,7 +22,7 @@ from tests.ports import wait_until_ready
 OWN_VARIABLES = ("AGENT_", "COMFYUI_", "REDIS_", "FC_")
 STOP_SECONDS = 30
 
-FOLDERS = ("agent", "comfyui", "deploy", "docs", "tests", "workflows")
+FOLDERS = ("agent", "benchmarks", "comfyui", "deploy", "docs", "tests", "workflows")
 
 
 def make_clone(folder: Path, *folders: str) -> Path:
