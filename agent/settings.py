@@ -17,13 +17,12 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agent.labels.settings import LabelSettings
 from agent.safety.prompts.settings import PromptSettings
 from agent.settings_errors import say_wrong
 from agent.settings_facades import FacadeSettings
-from agent.settings_types import HttpUrl, WordList, split_words
+from agent.settings_types import HttpUrl, SettingsGroup, WordList, split_words
 from agent.webhooks.signing import read_secret
 from comfyui.routes import HARMLESS
 
@@ -100,27 +99,17 @@ def _check_routes(names: list[str]) -> list[str]:
     return names
 
 
-SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_split_keys)]
+SecretList = Annotated[list[SecretStr], BeforeValidator(_split_keys)]
 WebhookSecretList = Annotated[
     list[SecretStr],
-    NoDecode,
     BeforeValidator(_split_webhook_secrets),
     AfterValidator(_check_webhook_secrets),
 ]
 
 
-class CoreSettings(BaseSettings):
+class CoreSettings(SettingsGroup):
     """The settings of the service itself. The names without a prefix (REDIS_URL, COMFYUI_*) are those that other
     software uses for the same thing."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="AGENT_",
-        frozen=True,
-        extra="forbid",
-        populate_by_name=True,
-        env_ignore_empty=True,
-        allow_inf_nan=False,
-    )
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a container's contract
     port: int = Field(
@@ -299,9 +288,7 @@ class CoreSettings(BaseSettings):
         description="The engine's files of a task are removed so long after it; 0 keeps them for ever. "
         "A folder given by --output-directory is left alone.",
     )
-    pass_through: Annotated[
-        list[str], NoDecode, BeforeValidator(split_words), AfterValidator(_check_routes)
-    ] = Field(
+    pass_through: Annotated[list[str], BeforeValidator(split_words), AfterValidator(_check_routes)] = Field(
         default_factory=list,
         description="Comma-separated routes of ComfyUI's own that are passed on to it, such as /view; "
         "all: what its own clients need, its editor included. None: none.",
@@ -456,10 +443,22 @@ class SettingsError(ValueError):
 
 def variable(name: str) -> str:
     """The environment variable of a field."""
+    return _variables(name)[0]
+
+
+def _variables(name: str) -> list[str]:
+    """The environment variables of a field; the first one that is set counts."""
     alias = Settings.model_fields[name].validation_alias
     if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
-    return str(alias or f"AGENT_{name.upper()}")
+        return [str(choice) for choice in alias.choices]
+    return [str(alias or f"AGENT_{name.upper()}")]
+
+
+def _read(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that are set, as text. An empty variable counts as one that is not there: compose files set them."""
+    fields = Settings.model_fields
+    found = {name: next(filter(None, map(environ.get, _variables(name))), None) for name in fields}
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def load_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
@@ -471,7 +470,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> 
             f"unknown setting {', '.join(unknown)}; comfyui-agent serve --help lists them all"
         )
     try:
-        return Settings(**overrides)
+        return Settings.model_validate({**_read(environ), **overrides})
     except ValidationError as exc:
         raise SettingsError("\n".join(_say(error) for error in exc.errors())) from None
 

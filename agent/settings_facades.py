@@ -6,9 +6,8 @@ from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, NoDecode
 
-from agent.settings_types import split_words
+from agent.settings_types import SettingsGroup, split_words
 
 
 class FacadeName(StrEnum):
@@ -29,10 +28,10 @@ def _read(value: Any) -> Any:
     return list(dict.fromkeys(words))
 
 
-FacadeList = Annotated[list[FacadeName], NoDecode, BeforeValidator(_read)]
+FacadeList = Annotated[list[FacadeName], BeforeValidator(_read)]
 
 
-class FacadeSettings(BaseSettings):
+class FacadeSettings(SettingsGroup):
     """Which facades there are, who may use them, and what they run."""
 
     facades: FacadeList = Field(

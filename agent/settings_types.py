@@ -1,12 +1,17 @@
-"""The types of settings that several classes of settings share."""
+"""What several classes of settings share: their base, and types of settings."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
-from pydantic_settings import NoDecode
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+
+class SettingsGroup(BaseModel):
+    """Settings of one subject. A field `x` is read from AGENT_X, unless its alias names other variables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 def split_words(value: Any) -> Any:
@@ -23,4 +28,4 @@ def check_url(value: str) -> str:
 
 
 HttpUrl = Annotated[str, AfterValidator(check_url)]
-WordList = Annotated[list[str], NoDecode, BeforeValidator(split_words)]
+WordList = Annotated[list[str], BeforeValidator(split_words)]

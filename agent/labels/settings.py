@@ -6,9 +6,9 @@ from enum import StrEnum
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings
 
 from agent.safety.settings import Mode
+from agent.settings_types import SettingsGroup
 
 #: How each label's setting goes on.
 MODES = "off, warn or enforce."
@@ -23,7 +23,7 @@ class Corner(StrEnum):
     TOP_LEFT = "top-left"
 
 
-class LabelSettings(BaseSettings):
+class LabelSettings(SettingsGroup):
     """The settings that begin with AGENT_LABEL_. Of each label, warn: files that cannot carry it are delivered, and
     the record warns; enforce: the task fails of them."""
 

@@ -6,10 +6,9 @@ from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings
 
 from agent.safety.thresholds import check_thresholds, parse_thresholds
-from agent.settings_types import HttpUrl, WordList, check_url
+from agent.settings_types import HttpUrl, SettingsGroup, WordList, check_url
 
 
 class Mode(StrEnum):
@@ -123,7 +122,7 @@ def _check_secret_url(value: SecretStr) -> SecretStr:
 Thresholds = Annotated[str, AfterValidator(check_thresholds)]
 
 
-class SafetySettings(BaseSettings):
+class SafetySettings(SettingsGroup):
     """The settings that begin with AGENT_SAFETY_, but for those of the prompts."""
 
     safety_prompts: Mode = Field(
