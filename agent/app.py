@@ -65,9 +65,8 @@ from agent.cleaning import Cleaner
 from agent.device_memory import DeviceMemory
 from agent.executor import Executor
 from agent.freeze import FreezeWatch
+from agent.inputs.addresses import AllowList
 from agent.inputs.buckets import Sources
-from agent.inputs.fetch import Fetcher
-from agent.inputs.guard import AllowList
 from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
 from agent.inventory import Inventory
@@ -93,6 +92,7 @@ if TYPE_CHECKING:
     from agent.api.facades.models import ModelTable
     from agent.editor.desk import Desk
     from agent.exposition import Exposition
+    from agent.inputs.fetch import Fetcher
     from agent.library.library import Library
 
 log = structlog.get_logger(__name__)
@@ -185,6 +185,16 @@ def _open_models(settings: Settings) -> Callable[[], ModelTable]:
     return opener
 
 
+def _open_fetcher(settings: Settings) -> Fetcher:
+    from agent.inputs.fetch import Fetcher  # noqa: PLC0415 - httpx, and the authorities of TLS: few inputs are URLs
+
+    return Fetcher(
+        AllowList.parse(settings.fetch_allow),
+        max_bytes=settings.max_input_bytes,
+        timeout_seconds=settings.fetch_timeout_seconds,
+    )
+
+
 def _open_exposition(settings: Settings, metrics: Metrics) -> Exposition:
     from agent.exposition import Exposition  # noqa: PLC0415 - prometheus-client; see EXPOSITION
 
@@ -223,11 +233,7 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     warm_up_request = read_warm_up(settings)
     url, launch = plan_engine(settings)
     client, feed = Client(url), Feed(url)
-    fetcher = Fetcher(
-        AllowList.parse(settings.fetch_allow),
-        max_bytes=settings.max_input_bytes,
-        timeout_seconds=settings.fetch_timeout_seconds,
-    )
+    fetcher = cache(partial(_open_fetcher, settings))
 
     async def probe() -> None:
         # Bounded by the engine, who leaves out the time that the instance was frozen.
@@ -276,7 +282,8 @@ async def _run_parts(app: web.Application) -> AsyncGenerator[None, None]:
     await passage.close()
     await feed.stop()
     await engine.stop()
-    await fetcher.close()
+    if fetcher.cache_info().currsize:
+        await fetcher().close()
     await client.close()
     await board.store.close()
 

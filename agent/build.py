@@ -15,8 +15,8 @@ import structlog
 
 from agent.admission import Admission
 from agent.api.render import show_task
+from agent.inputs.addresses import AllowList
 from agent.inputs.buckets import BucketReader
-from agent.inputs.guard import AllowList
 from agent.objects import open_bucket
 from agent.orphans import Orphans
 from agent.provision.prelude import after_provisioning

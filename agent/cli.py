@@ -205,7 +205,7 @@ app.add_typer(workflow_commands, name="workflow")
 
 
 def _load_settings(**given: Any) -> Settings:
-    from agent.inputs.guard import AllowList  # noqa: PLC0415
+    from agent.inputs.addresses import AllowList  # noqa: PLC0415
     from agent.settings import SettingsError, load_settings  # noqa: PLC0415
 
     try:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from agent.build import bucket_reader, build_notifier
 from agent.doctor.finding import Finding, advice, ok, problem
-from agent.inputs.guard import AllowList
+from agent.inputs.addresses import AllowList
 from agent.labels.labeller import Labeller
 from agent.objects import open_object_store
 from agent.settings import Settings, SettingsError, read_api_keys

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.errors import AgentError, InputForbidden, InputNotFetched, InputTooLarge, ObjectStoreUnavailable
-from agent.inputs.fetch import Fetched, Fetcher
+from agent.inputs.fetched import Fetched
 from agent.objects import Location, ObjectMissing, ObjectStore, ObjectTooLarge
 from agent.settings import SettingsError
+
+if TYPE_CHECKING:
+    from agent.inputs.fetch import Fetcher
 
 SCHEMES = ("s3", "oss")
 
@@ -106,10 +110,11 @@ class BucketReader:
 class Sources:
     """Fetches an input from where its reference says: the web or a bucket."""
 
-    def __init__(self, web: Fetcher, buckets: BucketReader) -> None:
+    def __init__(self, web: Callable[[], Fetcher], buckets: BucketReader) -> None:
+        """`web` opens what reads from the web, when the first input comes from there."""
         self._web, self._buckets = web, buckets
 
     async def fetch(self, reference: str) -> Fetched:
         """Raises InputForbidden, InputTooLarge and InputNotFetched."""
         scheme = reference.partition(":")[0].lower()
-        return await (self._buckets if scheme in SCHEMES else self._web).fetch(reference)
+        return await (self._buckets if scheme in SCHEMES else self._web()).fetch(reference)

@@ -14,11 +14,12 @@ import logging
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from agent import __version__
 from agent.errors import AgentError, InputForbidden, InputNotFetched, InputTooLarge
-from agent.inputs.guard import AddressRefused, AllowList, GuardedTransport, Resolve, resolve_host
+from agent.inputs.addresses import AddressRefused, AllowList, Resolve, resolve_host
+from agent.inputs.fetched import Fetched
+from agent.inputs.guard import GuardedTransport
 from comfyui.http import (
     URL,
     AsyncClient,
@@ -42,15 +43,6 @@ _CUT_OFF = (ConnectTimeout, NetworkError, RemoteProtocolError)
 
 #: What the URL class raises: at first sight, or only once a part is taken away or put in.
 MALFORMED = (InvalidURL, ValueError)
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a URL answered. `filename` is what the server or the URL call it: a hint, never a path to use."""
-
-    data: bytes
-    content_type: str | None
-    filename: str | None
 
 
 class Fetcher:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.errors import AgentError, InvalidInput
 from agent.inputs.decode import decode_base64, looks_like_base64, parse_data_uri
-from agent.inputs.fetch import Fetched
+from agent.inputs.fetched import Fetched
 from agent.inputs.kinds import MediaKind, MediaLimits
 from comfyui.catalog import Catalog, MediaInput
 from comfyui.client import Client, FileRef

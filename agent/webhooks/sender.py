@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
-from agent.inputs.fetch import MALFORMED, bare, open_client, port_of, shown
-from agent.inputs.guard import (
+from agent.inputs.addresses import (
     AddressRefused,
     AllowList,
     IPAddress,
@@ -24,7 +24,9 @@ from agent.inputs.guard import (
     to_address,
 )
 from agent.webhooks.signing import message_headers
-from comfyui.http import URL, AsyncClient, TransportError
+
+if TYPE_CHECKING:
+    from comfyui.http import AsyncClient
 
 #: Characters of a webhook's URL.
 LONGEST_URL = 2048
@@ -63,6 +65,9 @@ class Sender:
     def check(self, url: str) -> str:
         """The URL without its secrets, to be shown. Raises ValueError with a sentence when it can be no webhook's:
         its host's name is only looked up when something is sent, but an address in its place is judged now."""
+        from agent.inputs.fetch import MALFORMED, bare, port_of, shown  # noqa: PLC0415 - httpx: many services tell no webhook
+        from comfyui.http import URL  # noqa: PLC0415
+
         if len(url) > LONGEST_URL:
             raise ValueError(f"a URL has at most {LONGEST_URL} characters here")
         try:
@@ -85,10 +90,13 @@ class Sender:
 
         `seconds` shortens the time limit.
         """
+        from agent.inputs.fetch import MALFORMED  # noqa: PLC0415
+        from comfyui.http import TransportError  # noqa: PLC0415
+
         limit = min(self.timeout_seconds, seconds or self.timeout_seconds)
         try:
             async with asyncio.timeout(limit):
-                return await self._post(URL(url), message_id, body)
+                return await self._post(url, message_id, body)
         # What foreign errors say is kept out: it can hold a part of the URL or an internal address.
         except AddressRefused as exc:
             return Answer(error=f"{_refused(exc.host)}.", is_last=True)
@@ -103,7 +111,11 @@ class Sender:
         if client is not None:
             await client.aclose()
 
-    async def _post(self, url: URL, message_id: str, body: bytes) -> Answer:
+    async def _post(self, text: str, message_id: str, body: bytes) -> Answer:
+        from agent.inputs.fetch import bare, open_client  # noqa: PLC0415
+        from comfyui.http import URL  # noqa: PLC0415
+
+        url = URL(text)
         if self._opened is None:
             self._opened = open_client(self._allow, self.timeout_seconds, self._resolve, self._tls)
         client = self._opened

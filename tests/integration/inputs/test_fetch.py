@@ -16,8 +16,8 @@ import pytest
 
 from agent import __version__
 from agent.errors import AgentError, InputForbidden, InputNotFetched, InputTooLarge
+from agent.inputs.addresses import AllowList
 from agent.inputs.fetch import Fetcher
-from agent.inputs.guard import AllowList
 
 from .conftest import PNG, MediaServer
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from agent.errors import AgentError, InputNotFetched, InputTooLarge, InvalidInput
-from agent.inputs.fetch import Fetched, Fetcher
+from agent.inputs.fetch import Fetcher
+from agent.inputs.fetched import Fetched
 from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver, parse_file_name
 from comfyui.catalog import Catalog

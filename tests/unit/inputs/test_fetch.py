@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import InputForbidden, InputNotFetched
+from agent.inputs.addresses import AllowList
 from agent.inputs.fetch import Fetcher, _filename
-from agent.inputs.guard import AllowList
 from comfyui.http import URL
 
 URLS = st.text(max_size=60) | st.text(max_size=40).map(lambda rest: "http://" + rest)

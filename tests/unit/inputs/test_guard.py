@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import httpcore
 import pytest
 
-from agent.inputs.guard import AddressRefused, AllowList, GuardedBackend, is_public, to_address
+from agent.inputs.addresses import AddressRefused, AllowList, is_public, to_address
+from agent.inputs.guard import GuardedBackend
 
 
 @pytest.mark.parametrize(

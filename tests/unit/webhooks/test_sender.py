@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from agent.inputs.guard import AllowList
+from agent.inputs.addresses import AllowList
 from agent.webhooks.sender import Sender, _seconds
 
 
