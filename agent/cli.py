@@ -68,11 +68,18 @@ def serve(
 ) -> None:
     """Start the service: open the port, then start the engine. A front has none: it passes tasks on to one."""
     import asyncio  # noqa: PLC0415
+    import gc  # noqa: PLC0415
 
-    from agent.logs import configure_logs  # noqa: PLC0415
-    from agent.serve import serve as run_service  # noqa: PLC0415
+    gc.disable()  # what is loaded now stays: to look through it again and again finds nothing
+    from agent.imports import without  # noqa: PLC0415
     from agent.settings import SettingsError  # noqa: PLC0415
     from comfyui.errors import EngineFailedError  # noqa: PLC0415
+
+    with without():
+        from agent.logs import configure_logs  # noqa: PLC0415
+        from agent.serve import serve as run_service  # noqa: PLC0415
+    gc.enable()
+    gc.freeze()
 
     settings = _load_settings(host=host, port=port, role=role)
     configure_logs(settings.log_format, settings.log_level)

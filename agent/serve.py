@@ -11,6 +11,7 @@ from aiohttp import web
 
 from agent.api.slow import READ_SECONDS
 from agent.app import build_app
+from agent.imports import preload
 from agent.settings import Settings
 from agent.start_check import warn_of_folders
 
@@ -57,7 +58,9 @@ async def serve(settings: Settings) -> None:
             port = listener.getsockname()[1]
             log.info("agent.listening", url=f"http://{settings.host}:{port}", role=settings.role.value)
             warn_of_folders(settings)
+            loading = asyncio.create_task(preload(settings.role), name="preload")
             await stop.wait()
+            await asyncio.wait((loading,))
             log.info("agent.stopping")
         finally:
             await runner.cleanup()

@@ -13,10 +13,9 @@ import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
 
 from comfyui.events import (
     Event,
@@ -30,6 +29,9 @@ from comfyui.events import (
     Unknown,
     parse,
 )
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
 
 log = structlog.get_logger(__name__)
 
@@ -121,6 +123,8 @@ class Feed:
             self._connection.transport.abort()
 
     async def _check_alive(self, connection: ClientConnection) -> None:
+        from websockets.exceptions import WebSocketException  # noqa: PLC0415 - loaded with the connection
+
         with contextlib.suppress(TimeoutError, WebSocketException):
             async with asyncio.timeout(CHECK_SECONDS):
                 await (await connection.ping())
@@ -141,6 +145,10 @@ class Feed:
             del self._followers[prompt_id]
 
     async def _run(self) -> None:
+        await self._wanted.wait()
+        from websockets.asyncio.client import connect  # noqa: PLC0415 - not needed to open our own port
+        from websockets.exceptions import WebSocketException  # noqa: PLC0415
+
         attempt = 0
         while True:
             await self._wanted.wait()

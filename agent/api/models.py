@@ -6,7 +6,6 @@ import json
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -17,12 +16,13 @@ from pydantic import (
 )
 
 from agent.labels.options import LabelOptions
+from agent.model import Model
 from agent.safety.options import SafetyOptions
 from agent.settings import Outputs
 from agent.tasks.record import NodeProgress, Output, State, TaskRecord
 
 
-class CallerOptions(BaseModel):
+class CallerOptions(Model):
     """What a caller may say beside the workflow, or beside the parameters of a named one.
 
     `webhook` is a URL that is told of the task's end. `outputs`: "inline" wants them as base64 in the answer, "url" as
@@ -67,7 +67,7 @@ class RunOptions(CallerOptions):
     parked: dict[str, dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]] | None = None
 
 
-class WorkflowNode(BaseModel):
+class WorkflowNode(Model):
     """One node in ComfyUI's API format; further fields pass through."""
 
     model_config = ConfigDict(extra="allow")
@@ -95,7 +95,7 @@ class NamedRunBody(CallerOptions):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class WorkflowSummary(BaseModel):
+class WorkflowSummary(Model):
     """A named workflow. Texts are one for everybody or one a language (en, zh, ja). `available`: whether the engine of
     this instance has all it needs; null where there is none that could tell. `missing`: what it lacks."""
 
@@ -108,13 +108,13 @@ class WorkflowSummary(BaseModel):
     thumbnail: str | None = None
 
 
-class WorkflowList(BaseModel):
+class WorkflowList(Model):
     """All named workflows."""
 
     workflows: list[WorkflowSummary]
 
 
-class ModelFile(BaseModel):
+class ModelFile(Model):
     """A file that the engine needs, and in words where it is to be had."""
 
     folder: str
@@ -151,21 +151,21 @@ class TaskView(TaskRecord):
     outputs: list[OutputView] = Field(default_factory=list)  # type: ignore[assignment] # a list of what it was
 
 
-class Accepted(BaseModel):
+class Accepted(Model):
     """A task that runs in the background."""
 
     task_id: str
     state: State
 
 
-class TaskPage(BaseModel):
+class TaskPage(Model):
     """Tasks, newest first. `next` is the `before` of the page after this one; null on the last."""
 
     tasks: list[TaskView]
     next: str | None
 
 
-class QueueView(BaseModel):
+class QueueView(Model):
     """Task ids on this instance, and how many tasks it takes at once."""
 
     running: list[str]
@@ -173,7 +173,7 @@ class QueueView(BaseModel):
     capacity: int
 
 
-class Status(BaseModel):
+class Status(Model):
     """How the service or its engine is."""
 
     model_config = ConfigDict(extra="allow")
@@ -181,7 +181,7 @@ class Status(BaseModel):
     status: str
 
 
-class ErrorDetail(BaseModel):
+class ErrorDetail(Model):
     """A sentence for people, whether a retry may help, and facts such as `node_id`."""
 
     model_config = ConfigDict(extra="allow")
@@ -190,7 +190,7 @@ class ErrorDetail(BaseModel):
     transient: bool
 
 
-class ErrorBody(BaseModel):
+class ErrorBody(Model):
     """Every error: `message` is a stable code."""
 
     message: str

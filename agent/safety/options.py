@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from agent.errors import InvalidOptions
+from agent.model import Model
 from agent.safety.settings import Mode, SafetySettings
 
 
-class SafetyOptions(BaseModel):
+class SafetyOptions(Model):
     """What a request may say of the review: off, warn or enforce, but never less than the server's setting."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -18,7 +19,7 @@ class SafetyOptions(BaseModel):
     failed_images: Mode | None = None
 
 
-class Modes(BaseModel):
+class Modes(Model):
     """How strictly each part of the review looks at one task."""
 
     model_config = ConfigDict(frozen=True)

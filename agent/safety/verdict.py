@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from agent.model import Model
 
 #: The category of a verdict that found nothing.
 NOTHING = "none"
@@ -21,7 +23,7 @@ class Action(StrEnum):
     REJECT = "reject"  #: the task was refused before the GPU was used
 
 
-class Verdict(BaseModel):
+class Verdict(Model):
     """`score` is 0 to 1, the step's own measure of how sure it is of `category`; `ms` is the time that the step took
     for it in milliseconds. `detail` is a sentence for people; it never repeats what was found in full."""
 

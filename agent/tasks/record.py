@@ -5,9 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import ConfigDict, Field, computed_field
 from pydantic.json_schema import SkipJsonSchema
 
+from agent.model import Model
 from agent.safety.verdict import Verdict
 
 
@@ -34,7 +35,7 @@ class Outcome(StrEnum):
     LOST = "lost"  #: the instance or its engine died; the task may be tried again
 
 
-class Frozen(BaseModel):
+class Frozen(Model):
     """Base of all records: immutable, and JSON keeps the field names."""
 
     model_config = ConfigDict(frozen=True)

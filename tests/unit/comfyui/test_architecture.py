@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[3]
 OURS = ("agent", "comfyui", "workflows", "tests")
@@ -66,36 +62,3 @@ def test_httpx_is_imported_in_one_place() -> None:
         if "httpx" in set(imported(path))
     ]
     assert users == [ROOT / "comfyui/http.py"]
-
-
-@pytest.fixture(scope="module")
-def loaded_by_service() -> set[str]:
-    code = "import sys, agent.serve; print(*sys.modules)"
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT, check=True
-    )
-    return set(ran.stdout.split())
-
-
-# Not here: rich.console, which structlog imports by itself wherever rich is installed, and click, which httpx does.
-@pytest.mark.parametrize(
-    "module",
-    [
-        "requests",
-        "urllib3",
-        "typer",
-        "redis",
-        "numpy",
-        "PIL",
-        "obstore",
-        "yaml",
-        "prometheus_client",
-        "agent.library",
-    ],
-)
-def test_the_service_starts_without(module: str, loaded_by_service: set[str]) -> None:
-    assert module not in loaded_by_service
-
-
-def test_the_service_starts_without_the_simulator(loaded_by_service: set[str]) -> None:
-    assert not [module for module in loaded_by_service if is_within(module, "comfyui.simulator")]
