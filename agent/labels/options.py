@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from agent.errors import InvalidOptions
 from agent.labels.settings import LabelSettings
+from agent.model import Model
 from agent.safety.settings import Mode
 
 
-class LabelOptions(BaseModel):
+class LabelOptions(Model):
     """What a request may say of the labels: off, warn or enforce, but never less than the server's setting."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
