@@ -14,7 +14,7 @@ import yaml
 from agent.model_uses import ModelUses, chosen_names
 from agent.provision.manifest import ModelEntry
 from agent.provision.store import ModelStore
-from agent.settings import Settings
+from agent.settings import load_settings
 from comfyui.catalog import Catalog
 from comfyui.workflow import Workflow
 
@@ -61,7 +61,7 @@ def make_uses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def make(**environment: str) -> ModelUses:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        made.append(ModelUses(Settings()))
+        made.append(ModelUses(load_settings()))
         return made[-1]
 
     yield make
