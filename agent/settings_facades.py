@@ -18,6 +18,11 @@ class FacadeName(StrEnum):
     RUNPOD = "runpod"
 
 
+#: The facades that can be open to everybody: their callers choose among the models of the table and see nothing of
+#: each other. The others take workflows of their callers' own, or let them meddle with the tasks of others.
+FOR_PAGES = (FacadeName.CLOUDFLARE, FacadeName.OPENAI)
+
+
 def _read(value: Any) -> Any:
     """Names of facades from their words; the word `none` means that there are none."""
     words = [] if value == "none" else split_words(value)
@@ -54,7 +59,11 @@ class FacadeSettings(SettingsGroup):
     )
 
     @model_validator(mode="after")
-    def _keyless_ones_are_open(self) -> Self:
+    def _keyless_ones_can_be(self) -> Self:
+        if guarded := [name for name in self.keyless_facades if name not in FOR_PAGES]:
+            raise ValueError(
+                f"AGENT_KEYLESS_FACADES: {', '.join(guarded)} cannot be without a key; {', '.join(FOR_PAGES)} can"
+            )
         if closed := [name for name in self.keyless_facades if name not in self.facades]:
             raise ValueError(
                 f"AGENT_KEYLESS_FACADES names {', '.join(closed)}, which AGENT_FACADES does not open"

@@ -18,8 +18,8 @@ from tests.integration.agent.pictures import color_of, unb64
 from tests.integration.agent.service import Agent
 
 #: How long the gateway hears nothing before it cuts the connection; the run takes longer.
-LIMIT_SECONDS = 2.0
-RUN_SECONDS = 3.0
+LIMIT_SECONDS = 1.5
+RUN_SECONDS = 2.2
 
 
 @contextlib.asynccontextmanager

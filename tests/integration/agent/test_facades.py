@@ -241,9 +241,11 @@ async def test_the_openapi_document_is_of_our_own_routes(agent: Agent) -> None:
     assert not [path for path in paths if path.startswith(("/v1/", "/client/"))]
 
 
-async def test_a_keyless_facade_must_be_open() -> None:
+async def test_a_keyless_facade_is_open_and_takes_no_graphs_of_its_callers() -> None:
     with pytest.raises(ValueError, match="does not open"):
         settings_of(facades=["openai"], keyless_facades=["cloudflare"])
+    with pytest.raises(ValueError, match="runpod cannot be without a key; cloudflare, openai can"):
+        settings_of(keyless_facades=["openai", "runpod"])
 
 
 async def test_the_review_refuses_prompts_here_too(make_agent: MakeAgent, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(sorted(cloudflare_input.Input.model_fields)), JSON, max_size=6),
     st.sampled_from(Answer),
@@ -118,7 +118,7 @@ def test_whatever_a_caller_of_workers_ai_sends_is_understood_or_refused(data: An
         cloudflare_input.wish_of(cloudflare_input.read_input(data), Model(workflow="x", answer=answer))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(sorted(openai_input.Edit.model_fields)), JSON, max_size=6),
     st.sampled_from((openai_input.Generation, openai_input.Edit)),
