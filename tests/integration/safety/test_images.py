@@ -134,7 +134,23 @@ async def test_new_seeds_make_a_picture_that_may_be_shown(
     assert len(bucket.keys()) == 1
     (output,) = record["outputs"]
     assert len(set(engine.files()) - set(before)) == 1, "the refused ones are gone from the engine"
-    assert len((await agent.http.get(output["signed_url"])).headers) > 0
+    async with agent.http.get(output["signed_url"]) as response:
+        assert not is_blurred(await response.read())
+
+
+async def test_object_store_has_what_was_delivered_and_streamed_pictures_are_reviewed_too(
+    make_agent: MakeAgent, hook: Hook, bucket: Bucket
+) -> None:
+    hook.answers = [UNSAFE]
+    agent = await make_agent(**reviewed(hook, outputs="url", **bucket.settings()))
+    graph = {**drawn(), "8": graphs.node("SaveImageWebsocket", images=["6", 0])}
+    task_id = await agent.begin(graph)
+    record = await agent.succeeded(task_id)
+    assert verdicts(record) == [("image-hook", "violence", "blur")] * 2
+    assert len(bucket.keys()) == 2
+    for output in record["outputs"]:
+        async with agent.http.get(output["signed_url"]) as response:
+            assert is_blurred(await response.read())
 
 
 async def test_task_fails_when_new_seeds_do_not_help(make_agent: MakeAgent, hook: Hook) -> None:
