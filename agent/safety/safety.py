@@ -143,7 +143,7 @@ class Safety:
         catalog = self._catalog()
         self._take(live, await review.check_quickly(request.workflow, mode, catalog))
         self._take(live, await review.classify(request.workflow, mode, catalog))
-        workflow, added = review.add_negative(request.workflow, catalog)
+        workflow, added = await review.add_negative(request.workflow, catalog)
         self._take(live, added)
         return request if workflow is request.workflow else replace(request, workflow=workflow)
 

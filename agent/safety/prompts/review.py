@@ -123,12 +123,17 @@ class PromptReview:
             [warning for part in parts for warning in part.warnings],
         )
 
-    def add_negative(self, workflow: Workflow, catalog: Catalog | None = None) -> tuple[Workflow, Reviewed]:
+    async def add_negative(
+        self, workflow: Workflow, catalog: Catalog | None = None
+    ) -> tuple[Workflow, Reviewed]:
         """The workflow with the operator's terms in its negative texts, and what was added where."""
         if not self._added:
             return workflow, Reviewed()
         began = time.perf_counter()
-        changed, additions = add_negative(workflow, self._added, catalog)
+        if _size(workflow) < INLINE_CHARACTERS:
+            changed, additions = add_negative(workflow, self._added, catalog)
+        else:
+            changed, additions = await asyncio.to_thread(add_negative, workflow, self._added, catalog)
         ms = round((time.perf_counter() - began) * 1000, 2)
         verdicts = [_tell(addition, workflow, ms) for addition in additions]
         warnings = [
@@ -253,9 +258,9 @@ class PromptReview:
 
 
 def _size(workflow: Workflow) -> int:
-    """Roughly how much there is to look at."""
+    """Roughly how much there is to look at, in characters; a node counts as some."""
     inputs = (value for node in workflow.nodes.values() for value in node.inputs.values())
-    return sum(
+    return 20 * len(workflow.nodes) + sum(
         1_000 if isinstance(value, dict) else len(value)
         for value in inputs
         if isinstance(value, str | list | dict)

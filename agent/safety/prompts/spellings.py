@@ -65,14 +65,15 @@ class _Separators(dict[int, str | int]):
 
     def __missing__(self, code: int) -> str | int:
         char = chr(code)
+        found: str | int = " "
         match unicodedata.category(char):
             case "So":
-                self[code] = f" {char} "
+                found = f" {char} "
             case category if category[0] in "LNM":
-                self[code] = code
-            case _:
-                self[code] = " "
-        return self[code]
+                found = code
+        if code < 0x10000:  # so that texts of callers cannot fill it without end
+            self[code] = found
+        return found
 
 
 SEPARATORS = _Separators()

@@ -9,11 +9,10 @@ is at hand.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 from typing import Any
 
 from comfyui.catalog import Catalog
@@ -55,7 +54,8 @@ FORGETS = frozenset(("ConditioningZeroOut",))
 #: a few concatenations of themselves would make gigabytes.
 CONCATENATE, CONCATENATED = "StringConcatenate", ("string_a", "string_b")
 PRIMITIVES = ("PrimitiveString", "PrimitiveStringMultiline")
-LONGEST_MADE = 20_000
+#: All together are, up to that one.
+LONGEST_MADE, MOST_MADE = 10_000, 2_000_000
 
 #: How strongly a sampler goes from the negative to the positive; and names of numbers in nodes that hold one.
 GUIDANCE = ("cfg", "cfg_conds", "cfg_cond2_negative", "guidance_scale")
@@ -63,8 +63,12 @@ NUMBERS = ("cfg", "value", "number", "float")
 
 WORDS_OF_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
-#: Media that come as base64. A text that begins so and has no white space is a file.
-MEDIA = re.compile(r"(data:[a-z]+/|iVBORw0KGgo|/9j/|UklGR|R0lGOD|Qk0|AAAA)[^\s]{64}")
+#: Media that come as base64, by how they begin.
+MEDIA = re.compile(r"(?:data:[a-z]+/[\w.+-]{1,60};base64,)?(?=iVBORw0KGg|/9j/|UklGR|R0lGOD|Qk0|AAAA)")
+BASE64 = re.compile(r"[A-Za-z0-9+/]{256,}={0,2}")
+
+#: Characters of it that are looked at, spread over its length.
+SAMPLE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,10 @@ class Roles:
 
     def __init__(self, workflow: Workflow, catalog: Catalog | None = None) -> None:
         self._nodes, self._catalog = workflow.nodes, catalog
-        #: Node id -> slot of it -> roles of what comes out there.
+        #: Node id -> slot of it -> roles of what comes out there; of all slots together; the last slot that has any.
         self._outputs: dict[str, dict[int, frozenset[Role]]] = defaultdict(dict)
+        self._all: dict[str, frozenset[Role]] = defaultdict(frozenset)
+        self._last: dict[str, int] = {}
         self._flow()
 
     def texts(self) -> list[Text]:
@@ -114,7 +120,7 @@ class Roles:
             case Role.NEGATIVE:
                 return self._of_negative(node)
             case _:
-                return frozenset().union(*self._outputs[node.id].values())
+                return self._all[node.id]
 
     def carries_text(self, source: str, slot: int, name: str) -> bool:
         """Whether the link from a node's slot to an input of this name may carry a text or what was made of one."""
@@ -128,9 +134,10 @@ class Roles:
     def _flow(self) -> None:
         """Let the roles flow back along the links until nothing changes; roles only become more, so that this ends
         also where links form a circle."""
-        waiting = dict.fromkeys(self._nodes)
+        waiting, is_waiting = deque(self._nodes), set(self._nodes)
         while waiting:
-            node = self._nodes[waiting.popitem()[0]]
+            node = self._nodes[waiting.popleft()]
+            is_waiting.discard(node.id)
             if node.class_type in FORGETS:
                 continue
             for name, source, slot in text_links(node):
@@ -139,7 +146,11 @@ class Roles:
                 known = self._outputs[source].get(slot, frozenset())
                 if more := self.of_input(node, name) - known:
                     self._outputs[source][slot] = known | more
-                    waiting[source] = None
+                    self._all[source] |= more
+                    self._last[source] = max(slot, self._last.get(source, slot))
+                    if source not in is_waiting:
+                        waiting.append(source)
+                        is_waiting.add(source)
 
     def _of_negative(self, node: Node) -> frozenset[Role]:
         """The roles of an input that is called negative.
@@ -149,9 +160,8 @@ class Roles:
         there. With a cfg below 1 samplers go towards the negative (at 0 they see nothing else).
         """
         roles = {Role.NEGATIVE}
-        used = [slot for slot, found in self._outputs[node.id].items() if found]
-        if used and max(used) > 0:
-            roles |= self._outputs[node.id][max(used)]
+        if (last := self._last.get(node.id, 0)) > 0:
+            roles |= self._outputs[node.id][last]
         if any(self._may_be_below_one(node.inputs[name]) for name in GUIDANCE if name in node.inputs):
             roles.add(Role.POSITIVE)
         return frozenset(roles)
@@ -183,6 +193,7 @@ def text_links(node: Node) -> Iterator[tuple[str, str, int]]:
 def _put_together(workflow: Workflow, roles: Roles) -> Iterator[Text]:
     """What ComfyUI's own concatenation nodes make, so that no word hides in two of their inputs."""
     made: dict[str, str] = {}
+    left = MOST_MADE
     waiting = [node.id for node in workflow.nodes.values() if node.class_type == CONCATENATE]
     for start in waiting:
         stack, entered = [start], {start}
@@ -200,7 +211,9 @@ def _put_together(workflow: Workflow, roles: Roles) -> Iterator[Text]:
             first, second = (_string(workflow, inputs.get(name), made) for name in CONCATENATED)
             delimiter = inputs.get("delimiter")
             between = delimiter if isinstance(delimiter, str) else ""
-            made[stack.pop()] = f"{first}{between}{second}"[:LONGEST_MADE]
+            text = f"{first}{between}{second}"[: min(LONGEST_MADE, left)]
+            left -= len(text)
+            made[stack.pop()] = text
     inner = {_source_of(workflow, workflow.nodes[n].inputs.get(name)) for n in made for name in CONCATENATED}
     for node_id, text in made.items():
         if node_id not in inner and text.strip():
@@ -223,7 +236,6 @@ def _string(workflow: Workflow, value: Any, made: dict[str, str]) -> str:
     return value if isinstance(value, str) else ""
 
 
-@cache
 def named_role(name: str) -> Role | None:
     """The role that an input's name gives it: "negative_prompt", "text_neg", "uncond", "positivePrompt"."""
     for word in map(str.lower, WORDS_OF_NAME.findall(name[:100])):
@@ -249,4 +261,10 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _is_media(text: str) -> bool:
-    return MEDIA.match(text) is not None and not re.search(r"\s", text[:100_000])
+    """Whether it is a file in base64: of its signs alone, and as mixed as only bytes are. Words are not, so that no
+    prompt can pass for one."""
+    if not (start := MEDIA.match(text)) or not BASE64.fullmatch(text, start.end()):
+        return False
+    sample = text[start.end() :: max(1, len(text) // SAMPLE)]
+    capitals, digits = sum(map(str.isupper, sample)), sum(map(str.isdecimal, sample))
+    return 0.2 * len(sample) < capitals and 0.05 * len(sample) < digits

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -228,14 +230,19 @@ def test_texts_without_a_sampler_count_by_the_name_of_their_input() -> None:
 
 
 def test_files_and_choices_are_no_texts() -> None:
-    png = "iVBORw0KGgo" + "A" * 500
+    png = base64.b64encode(b"\x89PNG\r\n\x1a\n" + random.Random(1).randbytes(3000)).decode()
     made = graph(
         i=node("LoadImage", image="gun.png"),
         l=node("LoraLoader", lora_name="gun.safetensors"),
         s=node("KSampler", sampler_name="gun", scheduler="gun"),
-        b=node("LoadBase64", data=png),
+        b=node("LoadBase64", data=png, uri=f"data:image/png;base64,{png}"),
     )
     assert find_texts(made) == []
+
+
+@pytest.mark.parametrize("text", ["AAAA,holding_gun," + "tag," * 99, "/9j/" + "a/gun/" * 99, "AAAA a gun"])
+def test_prompt_does_not_pass_for_a_file(text: str) -> None:
+    assert roles(graph(good=encoder(text))) == {text: "positive"}
 
 
 def test_catalogue_tells_choices_from_texts() -> None:
