@@ -42,6 +42,7 @@ class Start:
 
     cpu: float  #: of the agent, when its port was open
     wall: float  #: until then
+    ready_cpu: float  #: as `cpu`, when the agent was ready
     lag: float  #: from an engine that answers to an agent that says that it is ready
 
 
@@ -68,6 +69,7 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
         both = {"direct": unit, "agent": statistics.median(cpu), "unit_of_both": "s"}
         yield ratio.model_copy(update=both)
         yield _figure(f"{label}: time", [sample.wall for sample in samples], "s", Target())
+        yield _figure(f"start to ready, {name}: CPU", [sample.ready_cpu for sample in samples], "s", Target())
         lags = [1000 * sample.lag for sample in samples]
         yield _figure(f"engine ready to agent ready, {name}", lags, "ms", Target(limit=50))
 
@@ -112,7 +114,8 @@ async def _start(bench: Bench, environ: dict[str, str]) -> Start:
         while not (found := usage.children(child.pid)):  # noqa: ASYNC110 - another process tells nothing
             await asyncio.sleep(STEP_SECONDS)
         move(found[0], bench.places.engine)
-        return Start(cpu, opened - began, -(await engine) + (await agent))
+        lag = -(await engine) + (await agent)
+        return Start(cpu, opened - began, usage.cpu_seconds(child.pid), lag)
 
 
 async def _until_open(port: int) -> None:
