@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 
 
 class SettingsGroup(BaseModel):
@@ -29,5 +29,12 @@ def check_url(value: str) -> str:
     return value
 
 
+def _check_secret_url(value: SecretStr) -> SecretStr:
+    check_url(value.get_secret_value())
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(check_url)]
+#: One whose query or credentials are nobody's business.
+SecretUrl = Annotated[SecretStr, AfterValidator(_check_secret_url)]
 WordList = Annotated[list[str], BeforeValidator(split_words)]

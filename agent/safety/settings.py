@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from agent.safety.thresholds import check_thresholds, parse_thresholds
-from agent.settings_types import HttpUrl, SettingsGroup, WordList, check_url
+from agent.settings_types import HttpUrl, SecretUrl, SettingsGroup, WordList
 
 
 class Mode(StrEnum):
@@ -114,11 +114,6 @@ def _check_classifiers(names: list[str]) -> list[str]:
     return names
 
 
-def _check_secret_url(value: SecretStr) -> SecretStr:
-    check_url(value.get_secret_value())
-    return value
-
-
 Thresholds = Annotated[str, AfterValidator(check_thresholds)]
 
 
@@ -217,7 +212,7 @@ class SafetySettings(SettingsGroup):
     safety_rekognition_endpoint: HttpUrl | None = Field(
         None, description="rekognition: another address than Amazon's own."
     )
-    safety_image_url: Annotated[SecretStr, AfterValidator(_check_secret_url)] | None = Field(
+    safety_image_url: SecretUrl | None = Field(
         None, description="http: the address that each picture is posted to. It may be a private one."
     )
     safety_image_authorization: SecretStr | None = Field(

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from agent.safety.settings import Mode, SafetySettings, Thresholds
-from agent.settings_types import HttpUrl, WordList, check_url
+from agent.settings_types import HttpUrl, SecretUrl, WordList
 
 
 class PromptClassifierKind(StrEnum):
@@ -23,11 +23,6 @@ def _check_classifiers(names: list[str]) -> list[str]:
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"{', '.join(unknown)} is none of {', '.join(known)}")
     return names
-
-
-def _check_secret_url(value: SecretStr) -> SecretStr:
-    check_url(value.get_secret_value())
-    return value
 
 
 class PromptSettings(SafetySettings):
@@ -63,7 +58,7 @@ class PromptSettings(SafetySettings):
     safety_comprehend_endpoint: HttpUrl | None = Field(
         None, description="comprehend: another address than Amazon's own."
     )
-    safety_prompt_url: Annotated[SecretStr, AfterValidator(_check_secret_url)] | None = Field(
+    safety_prompt_url: SecretUrl | None = Field(
         None, description="http: the address that each text is posted to. It may be a private one."
     )
     safety_prompt_authorization: SecretStr | None = Field(
