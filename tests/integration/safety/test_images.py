@@ -57,7 +57,7 @@ async def test_blurred_picture_is_delivered_and_the_original_is_nowhere(
     hook.answers = [UNSAFE]
     plain = await engine.agent.run(drawn(4711))
     (picture,) = plain.results("7")
-    before = engine.files()
+    before = {folder: engine.files(folder).keys() for folder in ("output", "temp")}
     agent = await make_agent(
         **reviewed(hook, redis_url=redis_server.url, redis_prefix=redis_prefix, pass_through=["/view"])
     )
@@ -71,8 +71,8 @@ async def test_blurred_picture_is_delivered_and_the_original_is_nowhere(
     assert not is_blurred(picture)
     assert [output["bytes"] for output in record["outputs"]] == [len(data) for data in shown]
     # Neither the engine's folders nor the store hold what was made.
-    assert {name: data for name, data in engine.files().items() if name not in before} == {}
-    assert engine.files("temp") == {}
+    for folder, names in before.items():
+        assert engine.files(folder).keys() <= names
     pixels = look(picture).tobytes()
     stored = [value for value in stored_in(redis_server.url, redis_prefix) if b"\x89PNG" in value]
     assert len(stored) == 2
