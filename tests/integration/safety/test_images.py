@@ -96,9 +96,15 @@ async def test_running_task_whose_pictures_are_enforced_shows_no_preview(
 
 async def test_warn_delivers_the_picture_with_what_was_found(make_agent: MakeAgent, hook: Hook) -> None:
     hook.answers = [UNSAFE]
-    agent = await make_agent(**reviewed(hook, safety_images="warn"))
+    agent = await make_agent(
+        **reviewed(hook, safety_images="warn", safety_image_authorization="Bearer hook-key")
+    )
     task_id = await agent.begin(drawn())
     record = await agent.succeeded(task_id)
+    assert (hook.headers[0]["Authorization"], hook.headers[0]["Content-Type"]) == (
+        "Bearer hook-key",
+        "image/jpeg",
+    )
     assert verdicts(record) == [("image-hook", "violence", "warn")]
     (verdict,) = record["attempts"][0]["verdicts"]
     assert (verdict["score"], verdict["node_id"]) == (0.97, "7")
