@@ -23,6 +23,9 @@ LONGEST_TITLE = 200
 #: Node ids and classes are keys and names; nothing real comes near this.
 LONGEST_NAME = 256
 
+#: Texts of more characters than any prompt has count in the digest by their SHA-256.
+LONGEST_WRITTEN = 64 * 1024
+
 EXPORT_HINT = 'In ComfyUI choose "Workflow > Export (API)" and send that file.'
 
 
@@ -137,7 +140,8 @@ class Workflow:
 
         Takes a while for megabytes: use a thread.
         """
-        subject = self.graph if targets is None else [self.graph, sorted(targets)]
+        graph = _condensed(self.graph)
+        subject = graph if targets is None else [graph, sorted(targets)]
         text = json.dumps(subject, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -239,3 +243,17 @@ def _say(node: Node) -> str:
 def _kind(value: Any) -> str:
     names = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
     return names.get(type(value), "null" if value is None else "an object")
+
+
+def _condensed(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """The graph with its pictures replaced by their SHA-256: writing megabytes as JSON takes longer than hashing them."""
+    return {node_id: {**node, "inputs": _condensed_inputs(node["inputs"])} for node_id, node in graph.items()}
+
+
+def _condensed_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: {"sha256": hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()}
+        if isinstance(value, str) and len(value) > LONGEST_WRITTEN
+        else value
+        for name, value in inputs.items()
+    }

@@ -357,3 +357,21 @@ def test_digest_tells_a_run_of_some_outputs_from_a_run_of_all() -> None:
     digests = {workflow.digest(), workflow.digest(["1"]), workflow.digest(["1", "2"])}
     assert len(digests) == 3
     assert workflow.digest(["2", "1"]) in digests
+
+
+def test_the_digest_tells_long_texts_apart_too() -> None:
+    def digest(**inputs: Any) -> str:
+        return Workflow.parse({"1": node(), "2": node(**inputs)}).digest()
+
+    one, other = "A" * 1_000_000, "A" * 999_999 + "B"
+    different = [
+        {"x": one},
+        {"x": other},
+        {"y": one},
+        {"x": one, "y": other},
+        {"x": other, "y": one},
+        {"x": "A"},
+    ]
+    assert len({digest(**inputs) for inputs in different}) == len(different)
+    assert digest(x=one, y=1) == digest(y=1, x=one)
+    assert digest(x="\ud800" * 70_000) != digest(x="\ud801" * 70_000)
