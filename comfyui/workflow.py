@@ -246,7 +246,7 @@ def _kind(value: Any) -> str:
 
 
 def _condensed(graph: Mapping[str, Any]) -> dict[str, Any]:
-    """The graph with its pictures replaced by their SHA-256: writing megabytes as JSON takes longer than hashing them."""
+    """The graph with its pictures replaced by their SHA-256: to write megabytes as JSON takes longer than a hash."""
     return {node_id: {**node, "inputs": _condensed_inputs(node["inputs"])} for node_id, node in graph.items()}
 
 
