@@ -251,5 +251,8 @@ class LiveTask:
 
     async def _end_writer(self) -> None:
         if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
+            # Not kept: the frame in which it was cancelled holds this task, and with it the outputs, which in such a
+            # circle would stay in memory until the garbage collector happens to look for old ones.
+            writer, self._writer = self._writer, None
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)

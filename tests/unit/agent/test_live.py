@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -473,3 +475,20 @@ async def test_timings_of_one_stage_add_up(live: LiveTask) -> None:
     live.add_timing("run", 0.25)
     live.add_timing("inputs", 0.1)
     assert live.record.timings == {"run": 1.75, "inputs": 0.1}
+
+
+async def test_a_settled_task_and_its_outputs_are_gone_at_once(store: Store) -> None:
+    """Nothing may wait for the garbage collector: it counts objects, not the megabytes that hang on them."""
+    live: LiveTask | None = await make(store)
+    assert live is not None
+    live.update(progress=0.5)
+    await until(lambda: bool(store.written))
+    gone = weakref.ref(live)
+    gc.disable()
+    try:
+        await settle(live)
+        live = None
+        await asyncio.sleep(0)  # what was cancelled is told so
+        assert gone() is None
+    finally:
+        gc.enable()
