@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from comfyui.answers import parse_json
@@ -202,9 +203,14 @@ def _parse_executing(prompt: str | None, data: dict[str, Any]) -> Event:
 
 def _parse_state(node: str, state: dict[str, Any]) -> NodeState:
     display_node = str(state.get("display_node_id") or node)
-    return NodeState(
-        display_node, _number(state["value"]), _number(state["max"]), state.get("state") == "finished"
-    )
+    return _node_state(display_node, state["value"], state["max"], state.get("state") == "finished")
+
+
+@lru_cache(
+    maxsize=2048, typed=True
+)  # a message names every node so far, and hardly one has changed since the last
+def _node_state(display_node: str, value: Any, maximum: Any, finished: bool) -> NodeState:
+    return NodeState(display_node, _number(value), _number(maximum), finished)
 
 
 def _parse_error(prompt: str | None, data: dict[str, Any]) -> PromptFailed:

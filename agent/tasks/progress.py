@@ -76,6 +76,8 @@ class Progress:
             case NodesReported(nodes=states):
                 self._reports_states = True
                 for node, state in states.items():
+                    if (entry := self._entries.get(node)) is None or entry.finished:
+                        continue  # nearly all: the message names every node so far
                     # Expanded nodes are shown under the node that they came from, which has a state of its own.
                     if node == state.display_node:
                         self._advance(node, state.value, state.max)
@@ -91,7 +93,6 @@ class Progress:
                 self._clock_out()
             case _:
                 pass
-        self._overall = max(self._overall, self._weigh())
 
     def missing_streams(self) -> list[str]:
         """Nodes that should have sent pictures, but not all have arrived: they exist nowhere else. Such a node's
@@ -123,7 +124,8 @@ class Progress:
 
     @property
     def overall(self) -> float:
-        """0 to 1; never falls."""
+        """0 to 1; never falls from one look to the next."""
+        self._overall = max(self._overall, self._weigh())
         return round(self._overall, 4)
 
     @property
