@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -15,6 +18,9 @@ from typing import Any
 from comfyui.answers import parse_json
 
 Number = int | float
+
+#: How a `progress_state` begins, as Python writes what ComfyUI sends. Another form is read at once.
+REPORT = re.compile(r'\{"type": "progress_state", "data": \{"prompt_id": "([^"\\]{1,200})", "nodes": \{')
 
 #: What reading a message of another form than it should have can raise.
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, struct.error)
@@ -68,9 +74,10 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class NodesReported(Event):
-    """`progress_state`: every node that has begun so far. Absent before 0.3.45."""
+    """`progress_state`: every node that has begun so far. Absent before 0.3.45. `nodes` may be read only when it is
+    looked at: each message holds all that the one before it did, so that the latest one is enough."""
 
-    nodes: dict[str, NodeState]
+    nodes: Mapping[str, NodeState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +150,40 @@ class Unknown(Event):
     type: str
 
 
+class _StatesOf(Mapping[str, NodeState]):
+    """The states in a `progress_state`, read at the first look; none where they make no sense."""
+
+    def __init__(self, message: str) -> None:
+        self._message: str | None = message
+        self._states: dict[str, NodeState] = {}
+
+    def _read(self) -> dict[str, NodeState]:
+        if self._message is not None:
+            message, self._message = self._message, None
+            with suppress(*MALFORMED):
+                self._states = _parse_states(parse_json(message)["data"]["nodes"])
+        return self._states
+
+    def __getitem__(self, node: str) -> NodeState:
+        return self._read()[node]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __repr__(self) -> str:
+        return repr(self._read())
+
+
 def parse(message: str | bytes) -> Event:
     """Turn one WebSocket message into its event. Never raises: a malformed message is Unknown."""
     try:
         if isinstance(message, bytes):
             return _parse_binary(message)
+        if report := REPORT.match(message):
+            return NodesReported(report[1], _StatesOf(message))
         envelope = parse_json(message)
         return parse_data(envelope["type"], envelope.get("data") or {})
     except MALFORMED as exc:
@@ -170,7 +206,7 @@ def _parse_data(kind: str, data: dict[str, Any]) -> Event:
         case "progress":
             return NodeAdvanced(prompt, str(data["node"]), _number(data["value"]), _number(data["max"]))
         case "progress_state":
-            return NodesReported(prompt, {str(k): _parse_state(k, v) for k, v in data["nodes"].items()})
+            return NodesReported(prompt, _parse_states(data["nodes"]))
         case "executed":
             node = str(data["node"])
             return NodeExecuted(
@@ -199,6 +235,10 @@ def _parse_executing(prompt: str | None, data: dict[str, Any]) -> Event:
         return PromptEnded(prompt)
     node = str(data["node"])
     return NodeStarted(prompt, node, str(data.get("display_node") or node))
+
+
+def _parse_states(nodes: dict[str, Any]) -> dict[str, NodeState]:
+    return {str(node): _parse_state(node, state) for node, state in nodes.items()}
 
 
 def _parse_state(node: str, state: dict[str, Any]) -> NodeState:

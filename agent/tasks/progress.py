@@ -17,6 +17,7 @@ from comfyui.events import (
     NodesCached,
     NodesReported,
     NodeStarted,
+    NodeState,
     Number,
     PreviewImage,
     PromptFailed,
@@ -24,6 +25,9 @@ from comfyui.events import (
     PromptSucceeded,
 )
 from comfyui.workflow import Workflow
+
+#: How long a report of states may go unread, in seconds; times in the map are whole seconds.
+REPORT_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -56,6 +60,10 @@ class Progress:
         self._seconds: dict[str, float] = {}
         self._overall = 0.0
         self._reports_states = False
+        #: The latest states that were reported, as long as nobody has looked, and the nodes that moved on since.
+        self._report: Mapping[str, NodeState] | None = None
+        self._ahead: set[str] = set()
+        self._looked_at = -REPORT_SECONDS
         self.streamed: dict[str, list[bytes]] = {}
         self.expect(workflow.nodes)
 
@@ -72,17 +80,13 @@ class Progress:
             case NodeStarted(display_node=node):
                 self._start(node)
             case NodeAdvanced(node=node, value=value, max=maximum):
+                self._ahead.add(node)
                 self._advance(node, value, maximum)
             case NodesReported(nodes=states):
-                self._reports_states = True
-                for node, state in states.items():
-                    if (entry := self._entries.get(node)) is None or entry.finished:
-                        continue  # nearly all: the message names every node so far
-                    # Expanded nodes are shown under the node that they came from, which has a state of its own.
-                    if node == state.display_node:
-                        self._advance(node, state.value, state.max)
-                        if state.finished:
-                            self._finish(node)
+                self._reports_states, self._report = True, states
+                self._ahead.clear()
+                if self._stopwatch() - self._looked_at >= REPORT_SECONDS:
+                    self._take_report()
             case NodeExecuted(display_node=node, output=output):
                 self._add_output(node, output)
             case PreviewImage(node=str(node), media_type="image/png", data=data) if self.streams(node):
@@ -94,9 +98,29 @@ class Progress:
             case _:
                 pass
 
+    def _take_report(self) -> None:
+        """Take the latest report in. Each holds all that the one before it did, and a graph of many nodes sends so many
+        that to read each of them would take longer than the nodes."""
+        if self._report is None:
+            return
+        report, self._report = self._report, None
+        self._looked_at = self._stopwatch()
+        for node, state in report.items():
+            if (entry := self._entries.get(node)) is None or entry.finished:
+                continue
+            # Expanded nodes are shown under the node that they came from, which has a state of its own.
+            if node != state.display_node:
+                continue
+            if node not in self._ahead:
+                self._advance(node, state.value, state.max)
+            if state.finished:
+                self._finish(node)
+        self._ahead.clear()
+
     def missing_streams(self) -> list[str]:
         """Nodes that should have sent pictures, but not all have arrived: they exist nowhere else. Such a node's
         progress bar counts its pictures."""
+        self._take_report()
         return [
             n
             for n in self._weights
@@ -106,6 +130,7 @@ class Progress:
     def replace_outputs(self, history: HistoryEntry) -> None:
         """Events were missed: take the outputs from the engine's history instead. It does not say how long a node ran,
         and the time of one whose end was missed would be wrong."""
+        self._take_report()
         self._seconds.clear()
         self._current = None
         for node_id, entry in self._entries.items():
@@ -125,11 +150,13 @@ class Progress:
     @property
     def overall(self) -> float:
         """0 to 1; never falls from one look to the next."""
+        self._take_report()
         self._overall = max(self._overall, self._weigh())
         return round(self._overall, 4)
 
     @property
     def current_node(self) -> CurrentNode | None:
+        self._take_report()
         node = self._workflow.nodes.get(self._current or "")
         if node is None:
             return None
@@ -146,6 +173,7 @@ class Progress:
 
     def snapshot(self) -> dict[str, NodeProgress]:
         """The map as the API shows it, without results."""
+        self._take_report()
         return {node_id: _to_record(entry) for node_id, entry in self._entries.items()}
 
     def _start(self, node: str) -> None:
@@ -181,6 +209,7 @@ class Progress:
         entry.value = entry.max
 
     def _finish_all(self) -> None:
+        self._take_report()
         for node in self._weights:
             self._finish(node)
         self._clock_out()

@@ -208,6 +208,37 @@ def state(value: float, maximum: float, *, finished: bool = False, node: str = "
     return NodeState(node, value, maximum, finished)
 
 
+class Report(dict[str, NodeState]):
+    """States that note how often they were read."""
+
+    reads = 0
+
+    def items(self) -> Any:
+        self.reads += 1
+        return super().items()
+
+
+def test_of_many_reports_those_that_nobody_looked_at_are_never_read() -> None:
+    now = [0.0]
+    progress = Progress(Workflow(GRAPH), clock=lambda: NOW, stopwatch=lambda: now[0])
+    reports = [Report({"1": state(step, 100, node="1")}) for step in range(50)]
+    for report in reports:
+        progress.apply(NodesReported("p", report))
+    assert progress.snapshot()["1"].value == 49
+    assert sum(report.reads for report in reports) == 2, "the first one, and the one at the look"
+    now[0] = 10.0
+    late = Report({"1": state(50, 100, node="1")})
+    progress.apply(NodesReported("p", late))
+    assert late.reads == 1, "times in the map are whole seconds, so that no report may wait for long"
+
+
+def test_report_that_is_read_late_does_not_take_a_node_back(progress: Progress) -> None:
+    progress.apply(NodesReported("p", {}))
+    progress.apply(NodesReported("p", {"3": state(2, 8, node="3")}))
+    progress.apply(NodeAdvanced("p", "3", 5, 8))
+    assert progress.snapshot()["3"].value == 5
+
+
 def test_a_sampler_weighs_its_steps_and_a_running_one_counts_in_part(progress: Progress) -> None:
     progress.apply(NodesReported("p", {"1": state(1, 1, finished=True, node="1")}))
     assert progress.overall == 0.1

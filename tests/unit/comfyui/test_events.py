@@ -83,6 +83,20 @@ def test_messages_of_a_run_become_their_types() -> None:
     assert say("status", status={"exec_info": {"queue_remaining": 3}}) == QueueChanged(None, 3)
 
 
+@pytest.mark.parametrize("written", [{}, {"separators": (",", ":")}, {"sort_keys": True}, {"indent": 1}])
+def test_progress_state_is_the_same_however_it_is_written(written: dict[str, Any]) -> None:
+    nodes = {"2": {"value": 1, "max": 4, "state": "running", "display_node_id": "2"}}
+    message = json.dumps({"type": "progress_state", "data": {"prompt_id": "p", "nodes": nodes}}, **written)
+    assert parse(message) == NodesReported("p", {"2": NodeState("2", 1, 4, finished=False)})
+
+
+@pytest.mark.parametrize("nodes", ['{"2": 3}', '{"2": {"value": "x", "max": 1}}', '{"2": {'])
+def test_states_that_make_no_sense_are_none(nodes: str) -> None:
+    event = parse(f'{{"type": "progress_state", "data": {{"prompt_id": "p", "nodes": {nodes}}}}}')
+    assert isinstance(event, NodesReported)
+    assert (event.prompt_id, dict(event.nodes)) == ("p", {})
+
+
 def test_progress_state_holds_every_node_that_has_begun() -> None:
     nodes = {
         "2": {"value": 1.0, "max": 1.0, "state": "finished", "display_node_id": "2"},
