@@ -27,6 +27,7 @@ from agent.api import (
     tasks,
     workflows,
 )
+from agent.api.facades.automatic1111_state import WebUi
 from agent.api.keys import (
     API_KEYS,
     BOARD,
@@ -51,6 +52,7 @@ from agent.api.keys import (
     SETTINGS,
     TRACES,
     WARM_UP,
+    WEB_UI,
 )
 from agent.build import (
     bucket_reader,
@@ -149,6 +151,7 @@ def build_app(settings: Settings) -> web.Application:
     else:
         app.add_routes(passing.routes(settings.pass_through))
     app[FACADES] = facades.chosen(settings.facades)
+    app[WEB_UI] = WebUi()
     app.add_routes(route for facade in app[FACADES] for route in facade.definitions())
     app.on_response_prepare.append(middleware.keep_quiet)
     app.on_response_prepare.append(middleware.show_to_page)

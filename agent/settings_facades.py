@@ -16,11 +16,12 @@ class FacadeName(StrEnum):
     CLOUDFLARE = "cloudflare"
     OPENAI = "openai"
     RUNPOD = "runpod"
+    AUTOMATIC1111 = "automatic1111"
 
 
 #: The facades that can be open to everybody: their callers choose among the models of the table and see nothing of
 #: each other. The others take workflows of their callers' own, or let them meddle with the tasks of others.
-FOR_PAGES = (FacadeName.CLOUDFLARE, FacadeName.OPENAI)
+FOR_PAGES = (FacadeName.CLOUDFLARE, FacadeName.OPENAI, FacadeName.AUTOMATIC1111)
 
 
 def _read(value: Any) -> Any:

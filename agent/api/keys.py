@@ -27,6 +27,7 @@ from comfyui.engine import Engine
 
 if TYPE_CHECKING:
     from agent.api.facades import Facade
+    from agent.api.facades.automatic1111_state import WebUi
     from agent.api.facades.models import ModelTable
     from agent.editor.desk import Desk
     from agent.exposition import Exposition
@@ -62,6 +63,8 @@ SAFETY = web.AppKey("safety", Safety)
 FACADES: web.AppKey[tuple[Facade, ...]] = web.AppKey("facades", tuple)
 #: Opens the table of their models at its first call, in a thread.
 MODELS: web.AppKey[Callable[[], ModelTable]] = web.AppKey("models", Callable)  # type: ignore[arg-type]
+#: What clients of AUTOMATIC1111's API have set and started on this instance.
+WEB_UI: web.AppKey[WebUi] = web.AppKey("web_ui", object)  # type: ignore[arg-type]
 #: The prompts of ComfyUI's own clients; there is one where AGENT_PASS_THROUGH is `all`.
 DESK: web.AppKey[Desk] = web.AppKey("desk", object)  # type: ignore[arg-type]
 #: The way to ComfyUI's own routes.

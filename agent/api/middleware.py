@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 import time
 import uuid
@@ -13,6 +12,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from agent.api import pages
+from agent.api.access import shown_key
 from agent.api.facades import facade_of, is_keyless
 from agent.api.hooks import HOOK_PATHS
 from agent.api.keys import API_KEYS, FREEZES, METRICS, ORPHANS, SETTINGS, TRACES
@@ -174,27 +174,10 @@ def _say(request: web.Request, error: AgentError) -> ErrorResponse:
 @web.middleware
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Where keys are configured, a request needs one. Both headers count: the platform uses Authorization too."""
-    keys = request.app[API_KEYS]
     is_open = request.path in OPEN_PATHS or pages.is_open(request.path) or is_keyless(request)
-    if keys and not is_open:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        given = [request.headers.get("X-Api-Key", ""), token if scheme.lower() == "bearer" else ""]
-        if request.app[SETTINGS].serves_comfyui_clients:
-            given.append(_key_of_editor(request))
-        matches = [
-            hmac.compare_digest(key, candidate.encode(errors="surrogateescape"))
-            for key in keys
-            for candidate in given
-        ]
-        if not any(matches):
-            raise Unauthorized
+    if request.app[API_KEYS] and not is_open and shown_key(request) is None:
+        raise Unauthorized
     return await handler(request)
-
-
-def _key_of_editor(request: web.Request) -> str:
-    from agent.api.editor import key_of  # noqa: PLC0415 - is there only where it is open
-
-    return key_of(request)
 
 
 @web.middleware

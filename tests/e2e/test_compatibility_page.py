@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
+import webuiapi
 import yaml
 from openai.types.image_edit_params import ImageEditParamsBase
 from openai.types.image_generate_params import ImageGenerateParamsBase
@@ -16,6 +17,8 @@ from pydantic import TypeAdapter
 from agent.api import editor
 from agent.api.facades import (
     ALL,
+    automatic1111_input,
+    automatic1111_samplers,
     cloudflare_answers,
     cloudflare_input,
     openai_answers,
@@ -24,8 +27,10 @@ from agent.api.facades import (
 )
 from agent.api.facades.models import BUILT_IN, Answer, Model
 from agent.errors import AgentError, InvalidParameter
+from agent.library.library import Library
 from agent.settings_facades import FacadeName
 from comfyui.routes import HARMLESS
+from comfyui.simulator.nodes import sampling
 from tests.e2e.blocks import ROOT, Block, executes
 from tests.e2e.shell import Shell, serving
 
@@ -59,8 +64,9 @@ def test_blocks_of_the_page_work(blocks: list[Block], shell: Shell) -> None:
     with serving(shell):
         for block in blocks:
             shell.run(block)
-    with Image.open(shell.folder / "fox.png") as picture:
-        assert picture.size == (512, 512)
+    for name in ("fox.png", "fox-2.png"):
+        with Image.open(shell.folder / name) as picture:
+            assert picture.size == (512, 512)
 
 
 @executes("docs/compatibility.md", "yaml")
@@ -111,6 +117,7 @@ def test_page_lists_each_built_in_model_and_its_workflows() -> None:
             model = BUILT_IN[name]
             assert [model.workflow or "", model.edit or "", model.inpaint or ""] == words
             assert model.values["checkpoint"] == checkpoint
+            assert model.lora == ("lora" if model.workflow and "flux" not in name else None)
     assert shown == set(BUILT_IN)
     assert {name for cell, _ in rows("word") for name in names(cell)} == set(Model.model_fields)
     assert {names(row[0])[0] for row in rows("answer of the model")} == {answer.value for answer in Answer}
@@ -179,3 +186,51 @@ def test_errors_of_openai_have_the_codes_of_the_page() -> None:
         assert response.status == int(status)
         assert f'"code":"{names(code)[0]}"'.encode() in (response.body or b"")  # type: ignore[operator]
     assert set(openai_answers.CODES) | set(openai_answers.STATUSES) == set(listed)
+
+
+class Recorder(webuiapi.WebUIApi):  # type: ignore[misc] # it has no types
+    """Keeps what it would send."""
+
+    def check_extensions(self) -> None:
+        """Without a server there are none."""
+
+    def post_and_get_api_result(self, url: str, json: Any, use_async: bool) -> Any:
+        return json
+
+
+def test_parameters_of_automatic1111_are_treated_as_the_page_says() -> None:
+    said = fates("parameter of AUTOMATIC1111")
+    recorder = Recorder()
+    recorder.session.close()
+    drawing = recorder.txt2img(prompt="x")
+    change = recorder.img2img(prompt="x", images=[Image.new("RGB", (8, 8))])
+    assert set(drawing) | set(change) <= set(said)
+    refused = {name for name, fate in said.items() if fate.startswith("refused")}
+    ignored = {name for name, fate in said.items() if fate.startswith("ignored")}
+    assert refused == set(automatic1111_input.REFUSED)
+    assert ignored == set(automatic1111_input.IGNORED)
+    assert set(said) - refused - ignored == set(automatic1111_input.Change.model_fields)
+    check, kind = automatic1111_input.check_call, automatic1111_input.Drawing
+    assert check(kind, drawing).prompt == check(automatic1111_input.Change, change).prompt == "x"
+    plain = check(kind, {"prompt": "x"})
+    for name in ignored:
+        assert check(kind, {"prompt": "x", name: object()}) == plain
+    for name in refused:
+        with pytest.raises(InvalidParameter, match=f'"{name}"'):
+            check(kind, {"prompt": "x", name: {"x": 1}})
+
+
+def test_samplers_and_schedulers_of_the_page_are_those_of_the_code_and_of_comfyui() -> None:
+    samplers, schedulers = automatic1111_samplers.SAMPLERS, automatic1111_samplers.SCHEDULERS
+    assert [tuple(names(c)[0] for c in row) for row in rows("sampler")] == [
+        (s.name, s.ours, s.automatic) for s in samplers
+    ]
+    assert [(names(a)[0], *names(b)) for a, b in rows("scheduler")] == [
+        (s.label, *([s.ours] if s.ours else [])) for s in schedulers
+    ]
+    library = Library()
+    for workflow in ("text-to-image", "image-to-image", "inpaint", "lora"):
+        parameters = library.get(workflow).manifest.parameters
+        assert {s.ours for s in samplers} == set(parameters["sampler"].options)
+        assert {s.ours for s in schedulers} - {None} == set(parameters["scheduler"].options)
+    assert {s.ours for s in samplers} <= set(sampling.SAMPLERS.split())

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 class Facade:
     """One API. `module` lies in this package and has the handlers that `routes` names (method, path, function), and
     `render_error`, which gives an error the form of that API. `paths` matches every path that belongs to the API, also
-    those that it has no route for."""
+    those that it has no route for. `takes_password`: its clients send the key as the password of HTTP Basic."""
 
     name: FacadeName
     module: str
     paths: re.Pattern[str]
     routes: tuple[tuple[str, str, str], ...]
+    takes_password: bool = False
 
     def definitions(self) -> list[web.RouteDef]:
         return [
@@ -99,6 +100,43 @@ ALL = (
                 ("POST", "/purge-queue", "refuse"),
             )
         ),
+    ),
+    Facade(
+        FacadeName.AUTOMATIC1111,
+        "automatic1111",
+        re.compile(r"/sdapi/v1(/.*)?"),
+        tuple(
+            (method, f"/sdapi/v1/{path}", function)
+            for method, path, function in (
+                ("POST", "txt2img", "txt2img"),
+                ("POST", "img2img", "img2img"),
+                ("GET", "progress", "progress"),
+                ("POST", "interrupt", "interrupt"),
+                ("POST", "skip", "skip"),
+                ("GET", "options", "show_options"),
+                ("POST", "options", "set_options"),
+                ("GET", "sd-models", "list_checkpoints"),
+                ("GET", "loras", "list_loras"),
+                ("GET", "samplers", "list_samplers"),
+                ("GET", "schedulers", "list_schedulers"),
+                ("GET", "upscalers", "list_nothing"),
+                ("GET", "latent-upscale-modes", "list_nothing"),
+                ("GET", "sd-vae", "list_nothing"),
+                ("GET", "hypernetworks", "list_nothing"),
+                ("GET", "face-restorers", "list_nothing"),
+                ("GET", "realesrgan-models", "list_nothing"),
+                ("GET", "prompt-styles", "list_nothing"),
+                ("GET", "script-info", "list_nothing"),
+                ("GET", "embeddings", "list_embeddings"),
+                ("GET", "scripts", "list_scripts"),
+                ("GET", "cmd-flags", "show_flags"),
+                ("GET", "memory", "show_memory"),
+                ("POST", "refresh-checkpoints", "refresh"),
+                ("POST", "refresh-loras", "refresh"),
+                ("POST", "refresh-vae", "refresh"),
+            )
+        ),
+        takes_password=True,
     ),
 )
 

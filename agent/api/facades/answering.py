@@ -72,18 +72,24 @@ def name_tasks(request: web.Request) -> str | None:
     return task_id
 
 
+def task_ids(request: web.Request, count: int) -> tuple[list[str], bool]:
+    """An id for each of so many tasks, and whether the caller chose them. Raises InvalidTaskId."""
+    name = name_tasks(request)
+    if name is None:
+        return [new_task_id() for _ in range(count)], False
+    return [name] if count == 1 else [check_task_id(f"{name}-{n}") for n in range(1, count + 1)], True
+
+
 async def run_tasks(
     request: web.Request, wanted: Sequence[Prepared], *, show: Show | None = None
 ) -> list[Delivery | Forwarded]:
     """Run one task for each, all at once, and wait. The first that fails ends the others. Raises its error."""
     runner = request.app[RUNNER]
-    name, ids = name_tasks(request), [new_task_id() for _ in wanted]
-    if name is not None:
-        ids = [name] if len(ids) == 1 else [check_task_id(f"{name}-{n}") for n in range(1, len(ids) + 1)]
+    ids, is_named = task_ids(request, len(wanted))
     try:
         async with asyncio.TaskGroup() as group:
             runs = [
-                group.create_task(runner.run(prepared.run, task_id, is_named=name is not None, show=show))
+                group.create_task(runner.run(prepared.run, task_id, is_named=is_named, show=show))
                 for prepared, task_id in zip(wanted, ids, strict=True)
             ]
     except ExceptionGroup as failures:

@@ -27,12 +27,14 @@ class Answer(StrEnum):
 
 
 class Model(BaseModel):
-    """What a model name stands for. `workflow` draws from words alone, `edit` changes a picture, `inpaint` changes the
-    part of it that a mask shows. `values` are those of the workflows' parameters for which the caller gives none."""
+    """What a model name stands for. `workflow` draws from words alone, `lora` does so with a LoRA that the caller
+    names, `edit` changes a picture, `inpaint` changes the part of it that a mask shows. `values` are those of the
+    workflows' parameters for which the caller gives none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workflow: str | None = None
+    lora: str | None = None
     edit: str | None = None
     inpaint: str | None = None
     values: dict[str, Any] = Field(default_factory=dict)
@@ -40,10 +42,17 @@ class Model(BaseModel):
 
     @property
     def workflows(self) -> list[str]:
-        return [name for name in (self.workflow, self.edit, self.inpaint) if name is not None]
+        return [name for name in (self.workflow, self.lora, self.edit, self.inpaint) if name is not None]
 
-    def workflow_for(self, *, has_picture: bool, has_mask: bool) -> str:
+    def workflow_for(self, *, has_picture: bool, has_mask: bool, has_lora: bool = False) -> str:
         """Raises InvalidParameter where it has none for that."""
+        if has_lora:
+            if self.lora is None or has_picture:
+                what = (
+                    "this model takes no LoRA" if self.lora is None else "a picture is changed without LoRA"
+                )
+                raise InvalidParameter(f'Parameter "prompt": {what}.', parameter="prompt")
+            return self.lora
         found = self.inpaint if has_mask else self.edit if has_picture else self.workflow
         if found is not None:
             return found
@@ -54,10 +63,11 @@ class Model(BaseModel):
         raise InvalidParameter("This model needs a picture.", parameter="image")
 
 
-def _checkpoint(file: str, values: Mapping[str, Any], answer: Answer = Answer.PICTURE) -> Model:
-    """A model that is one checkpoint file, which all three workflows of Stable Diffusion 1.5 load as well."""
+def checkpoint(file: str, values: Mapping[str, Any], answer: Answer = Answer.PICTURE) -> Model:
+    """A model that is one checkpoint file, which all workflows of Stable Diffusion 1.5 load as well."""
     return Model(
         workflow="text-to-image",
+        lora="lora",
         edit="image-to-image",
         inpaint="inpaint",
         values={"checkpoint": file, **values},
@@ -66,12 +76,12 @@ def _checkpoint(file: str, values: Mapping[str, Any], answer: Answer = Answer.PI
 
 
 _LARGE = {"width": 1024, "height": 1024}
-_SD15 = _checkpoint("v1-5-pruned-emaonly.safetensors", {})
-_SDXL = _checkpoint("sd_xl_base_1.0.safetensors", {**_LARGE, "megapixels": 1.0})
-_LCM = _checkpoint(
+_SD15 = checkpoint("v1-5-pruned-emaonly.safetensors", {})
+_SDXL = checkpoint("sd_xl_base_1.0.safetensors", {**_LARGE, "megapixels": 1.0})
+_LCM = checkpoint(
     "DreamShaper8_LCM.safetensors", {"sampler": "lcm", "scheduler": "sgm_uniform", "steps": 8, "cfg": 2.0}
 )
-_SCHNELL = _checkpoint(
+_SCHNELL = checkpoint(
     "flux1-schnell-fp8.safetensors", {**_LARGE, "scheduler": "simple", "steps": 4, "cfg": 1.0}, Answer.JSON
 )
 
@@ -83,16 +93,22 @@ OPENAI_MODELS = (
     *("gpt-image-2.6-sunburst", "gpt-image-2.6-flare", "chatgpt-image-latest", "dall-e-2", "dall-e-3"),
 )
 
+#: What AUTOMATIC1111's API draws with where the caller names no checkpoint; the original begins with this file too.
+DEFAULT_CHECKPOINT = "automatic1111"
+
 BUILT_IN: Mapping[str, Model] = {
     "@cf/stabilityai/stable-diffusion-xl-base-1.0": _SDXL,
-    "@cf/runwayml/stable-diffusion-v1-5-img2img": _SD15.model_copy(update={"workflow": None}),
+    "@cf/runwayml/stable-diffusion-v1-5-img2img": _SD15.model_copy(update={"workflow": None, "lora": None}),
     "@cf/runwayml/stable-diffusion-v1-5-inpainting": _SD15.model_copy(
-        update={"workflow": None, "edit": None}
+        update={"workflow": None, "lora": None, "edit": None}
     ),
     "@cf/lykon/dreamshaper-8-lcm": _LCM,
-    "@cf/black-forest-labs/flux-1-schnell": _SCHNELL.model_copy(update={"edit": None, "inpaint": None}),
+    "@cf/black-forest-labs/flux-1-schnell": _SCHNELL.model_copy(
+        update={"lora": None, "edit": None, "inpaint": None}
+    ),
     **dict.fromkeys(OPENAI_MODELS, _SDXL),
     "gpt-image-*": _SDXL,
+    DEFAULT_CHECKPOINT: _SD15,
 }
 
 
@@ -103,12 +119,18 @@ class ModelTable:
     """
 
     def __init__(self, own: Mapping[str, Model | None]) -> None:
+        #: Names of the operator's lines, without wildcards.
+        self.own = [name for name, model in own.items() if model is not None and "*" not in name]
         self._models = {**own, **{name: model for name, model in BUILT_IN.items() if name not in own}}
 
     @property
     def names(self) -> list[str]:
         """Those without wildcards."""
         return [name for name, model in self._models.items() if model is not None and "*" not in name]
+
+    @property
+    def models(self) -> list[Model]:
+        return [model for model in self._models.values() if model is not None]
 
     def get(self, name: str) -> Model:
         """Raises ModelNotFound."""

@@ -7,7 +7,7 @@ pictures and seeds by their kind. So workflows of the operator's own need no oth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +42,15 @@ MEGAPIXEL = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a caller wants, in words that are the same for every API. `values`: role -> value; `images`: pictures to
-    change, as a named workflow takes them; `names`: what the caller calls a role, for errors; `effort`: how many times
-    the steps that the workflow would take."""
+    change, as a named workflow takes them; `names`: what the caller calls a role, for errors; `needs`: roles without
+    which it would be another picture than he asked for; `effort`: how many times the steps that the workflow would
+    take."""
 
     values: Mapping[str, Any] = field(repr=False)
     images: Sequence[str] = field(default=(), repr=False)
     mask: str | None = field(default=None, repr=False)
     names: Mapping[str, str] = field(default_factory=dict)
+    needs: Collection[str] = ()
     effort: float = 1.0
     wants_url: bool = False
 
@@ -75,7 +77,11 @@ async def find_model(app: web.Application, name: str) -> Model:
 
 async def prepare(app: web.Application, model: Model, wish: Wish) -> Prepared:
     """The run that a model makes of a wish. Raises InvalidParameter under the caller's own names, InvalidModel."""
-    name = model.workflow_for(has_picture=bool(wish.images), has_mask=wish.mask is not None)
+    name = model.workflow_for(
+        has_picture=bool(wish.images),
+        has_mask=wish.mask is not None,
+        has_lora=wish.values.get("lora") is not None,
+    )
     library = await asyncio.to_thread(app[LIBRARY])
     named = await asyncio.to_thread(_load, library, model, name)
     outputs = "url" if wish.wants_url and app[BOARD].objects is not None else "inline"
@@ -104,6 +110,11 @@ def _build(named: NamedWorkflow, model: Model, wish: Wish, outputs: str, max_nod
     for role, value in _roles(named, wish).items():
         if (name := _place(named, role)) is not None:
             parameters[name], roles[name] = value, role
+        elif role in wish.needs:
+            called = wish.names.get(role, role)
+            raise InvalidParameter(
+                f'Parameter "{called}": the workflow of this model has nothing for it.', parameter=called
+            )
     if wish.mask is not None and "mask" not in roles.values():
         raise InvalidModel(
             f'The workflow "{named.name}" paints over a part, but has no parameter for a mask.'
@@ -142,7 +153,7 @@ def _roles(named: NamedWorkflow, wish: Wish) -> dict[str, Any]:
     if wish.mask is not None:
         given["mask"] = wish.mask
     size = named.manifest.parameters.get("megapixels")
-    if size is not None and "width" in given and "height" in given:
+    if size is not None and "megapixels" not in given and "width" in given and "height" in given:
         # A picture that is changed keeps its shape: how large it becomes is all that is left to say.
         low, high = size.limits
         wanted = round(given["width"] * given["height"] / MEGAPIXEL, 3)

@@ -244,7 +244,9 @@ async def test_the_openapi_document_is_of_our_own_routes(agent: Agent) -> None:
 async def test_a_keyless_facade_is_open_and_takes_no_graphs_of_its_callers() -> None:
     with pytest.raises(ValueError, match="does not open"):
         settings_of(facades=["openai"], keyless_facades=["cloudflare"])
-    with pytest.raises(ValueError, match="runpod cannot be without a key; cloudflare, openai can"):
+    with pytest.raises(
+        ValueError, match="runpod cannot be without a key; cloudflare, openai, automatic1111 can"
+    ):
         settings_of(keyless_facades=["openai", "runpod"])
 
 

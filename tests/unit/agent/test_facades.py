@@ -32,7 +32,7 @@ def test_built_in_models_fit_the_workflows_that_they_name(name: str) -> None:
         pictures = [n for n, p in workflow.manifest.parameters.items() if p.type.is_file]
         wish = Wish(
             {"prompt": "a cat", "negative_prompt": "a dog", "steps": 3, "guidance": 2.0, "seed": 5},
-            images=["x"] if workflow.name != model.workflow else [],
+            images=["x"] if workflow.name in (model.edit, model.inpaint) else [],
             mask="y" if workflow.name == model.inpaint else None,
         )
         graph = _build(workflow, model, wish, "inline", 100).run.workflow.graph
