@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -94,7 +95,8 @@ class Traces:
         except ImportError:
             log.warning("traces.off", note="spans need the extra otel: pip install 'comfyui-agent[otel]'")
         else:
-            log.info("traces.on", endpoint=self._endpoint.partition("?")[0])
+            url = urlsplit(self._endpoint)  # a collector's name and password may stand in it
+            log.info("traces.on", endpoint=f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}")
 
     def request(self, name: str, headers: Mapping[str, str], facts: Mapping[str, Fact]) -> Span:
         """The span of a request; a part of its caller's trace, if it names one."""

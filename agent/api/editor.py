@@ -214,7 +214,7 @@ async def _send_all(request: web.Request, socket: web.WebSocketResponse, outbox:
 
 def _hear(text: str, outbox: Outbox) -> None:
     """The client says which messages it understands. Anything else that it sends is nothing to us, as to ComfyUI."""
-    with suppress(ValueError, AttributeError, TypeError):
+    with suppress(ValueError, LookupError, AttributeError, TypeError):
         said = from_json(text)
         if said["type"] == "feature_flags":
             outbox.wants_metadata = bool(said["data"].get("supports_preview_metadata"))

@@ -37,13 +37,15 @@ Place = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Prompt:
-    """One prompt as its client sent it. `record` is the task's, as it was last seen."""
+    """One prompt as its client sent it. `record` is the task's, as it was last seen; `judged` is set as soon as ComfyUI
+    has accepted or refused the graph, or the prompt waits behind others."""
 
     id: str
     number: float
     client_id: str
     request: RunRequest = field(repr=False)
     record: TaskRecord = field(repr=False)
+    judged: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     created_ms: int = field(default_factory=lambda: int(time.time() * 1000))
 
     def as_item(self) -> list[Any]:
@@ -103,30 +105,36 @@ class Desk:
         Raises TaskConflict, SocketNeeded, and what admission or ComfyUI finds wrong with it.
         """
         task_id = prompt_id or str(uuid.uuid4())
-        if known := self._prompts.get(task_id):
-            if known.request.digest != request.digest:
-                raise TaskConflict(task_id=task_id)
-            return known
+        prompt = self._prompts.get(task_id)
+        if prompt is None:
+            prompt = await self._take_in(request, client_id, task_id)
+        elif prompt.request.digest != request.digest:
+            raise TaskConflict(task_id=task_id)
+        try:
+            async with asyncio.timeout(JUDGED_SECONDS):
+                await prompt.judged.wait()
+        except TimeoutError:
+            return prompt
+        if prompt.record.error is not None and prompt.record.prompt_id is None:
+            if self._prompts.get(task_id) is prompt:
+                self._drop(prompt)  # ComfyUI keeps none that it refuses
+            raise AgentError.from_dict(prompt.record.error, task_id)
+        return prompt
+
+    async def _take_in(self, request: RunRequest, client_id: str, task_id: str) -> Prompt:
         if not self._runner.can_submit and client_id not in self.sockets:
             raise SocketNeeded
         shown: set[str] = set()
         watched = replace(request, watch=partial(self._tell, client_id, task_id, shown))
         number = self._take_number(request.options)
         record = await self._runner.submit(watched, task_id)
+        if sent_twice := self._prompts.get(task_id):  # the other one was quicker
+            return sent_twice
         prompt = self._prompts[task_id] = Prompt(task_id, number, client_id, request, record)
-        judged = asyncio.Event()
-        follow = asyncio.create_task(self._follow(prompt, shown, judged), name=f"prompt {task_id}")
+        follow = asyncio.create_task(self._follow(prompt, shown), name=f"prompt {task_id}")
         self._follows.add(follow)
         follow.add_done_callback(self._follows.discard)
         self._tell_status()
-        try:
-            async with asyncio.timeout(JUDGED_SECONDS):
-                await judged.wait()
-        except TimeoutError:
-            return prompt
-        if prompt.record.error is not None and prompt.record.prompt_id is None:
-            del self._prompts[task_id]  # ComfyUI keeps none that it refuses
-            raise AgentError.from_dict(prompt.record.error, task_id)
         return prompt
 
     @property
@@ -189,20 +197,20 @@ class Desk:
             shown.add(event.display_node)
         self.sockets.tell_event(client_id, prompt_id, event)
 
-    async def _follow(self, prompt: Prompt, shown: set[str], judged: asyncio.Event) -> None:
+    async def _follow(self, prompt: Prompt, shown: set[str]) -> None:
         """Keep the prompt's record, and tell of its end. `shown` are the nodes whose outputs were told of already."""
         try:
             async with aclosing(self._board.follow(prompt.id)) as records:
                 async for record in records:
                     prompt.record = record
                     if record.prompt_id is not None or (record.queue_position or 0) >= self._concurrency:
-                        judged.set()
+                        prompt.judged.set()
         except AgentError as error:  # the store is away, or has forgotten the task
             log.warning("prompt.not_followed", task_id=prompt.id, reason=error.detail)
             ended = {"state": State.FAILED, "error": error.to_dict(), "finished_at": time.time()}
             prompt.record = prompt.record.changed(**ended)
         finally:
-            judged.set()
+            prompt.judged.set()
         for output in prompt.record.outputs:
             self._files[(output.filename, output.subfolder, output.type)] = (prompt.id, output.index)
         if prompt.id in self._prompts:

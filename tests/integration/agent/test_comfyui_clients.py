@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import struct
@@ -96,6 +97,32 @@ async def test_graph_that_comfyui_refuses_is_refused_in_its_form(open_agent: Age
         for body in (b"{", b"[]", b'{"prompt": 1}'):
             assert (await open_agent.call("POST", "/prompt", data=body)).status == 400
         assert (await open_agent.get("/history")).ok() == {}, "what is refused is not remembered"
+
+
+async def test_refused_graph_that_is_sent_several_times_at_once_is_refused_each_time(
+    open_agent: Agent,
+) -> None:
+    async with connected(open_agent) as client:
+        broken = graphs.chain(graphs.node("SaveImage", filename_prefix="twice"))
+        sent = (client.queue_prompt(broken, prompt_id="refused-at-once") for _ in range(4))
+        assert [answer.status for answer in await asyncio.gather(*sent)] == [400] * 4
+        assert (await open_agent.get("/history/refused-at-once")).ok() == {}
+
+
+async def test_what_a_socket_says_that_means_nothing_is_ignored(open_agent: Agent) -> None:
+    async with connected(open_agent) as client:
+        for said in (
+            "{}",
+            "[]",
+            "null",
+            "x",
+            '{"type": "feature_flags"}',
+            '{"type": "feature_flags", "data": 1}',
+        ):
+            await client.socket.send_str(said)
+        await client.socket.send_bytes(b"\x00" * 9)
+        await client.socket.send_json(HELLO)
+        assert (await client.hear())["type"] == "feature_flags", "the socket is still open"
 
 
 async def test_node_that_fails_is_told_as_comfyui_tells_it(open_agent: Agent) -> None:

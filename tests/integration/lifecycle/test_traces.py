@@ -20,6 +20,9 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 CALLER = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=7"}
 
+#: The collector's own, in its address.
+PASSWORD = "collectors-password"
+
 STAGES = {"engine", "inputs", "queue", "run", "collect", "deliver"}
 
 
@@ -79,7 +82,7 @@ async def collector() -> AsyncIterator[Collector]:
     runner = web.AppRunner(app, shutdown_timeout=0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    found.url = f"http://agent:{PASSWORD}@127.0.0.1:{runner.addresses[0][1]}"
     yield found
     if found.stalled is not None:
         found.stalled.set()
@@ -93,6 +96,7 @@ def told(collector: Collector, **more: str) -> dict[str, str]:
 async def records(*agents: AgentProcess) -> None:
     for agent in agents:
         await eventually(lambda agent=agent: _is_on(agent), PATIENCE_SECONDS)
+        assert PASSWORD not in str(agent.logged("traces.on"))
 
 
 async def _is_on(agent: AgentProcess) -> bool:
