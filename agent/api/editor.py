@@ -107,7 +107,7 @@ async def queue_prompt(request: web.Request) -> web.Response:
         if prompt_id is not None and not isinstance(prompt_id, str):
             raise InvalidOptions("prompt_id is a text.", option="prompt_id")
         prompt = await request.app[DESK].queue(
-            wanted, client_id, check_task_id(prompt_id) if prompt_id else None
+            wanted, client_id, check_task_id(prompt_id) if prompt_id else None, size=len(body)
         )
     except AgentError as error:
         return _refusal(error)

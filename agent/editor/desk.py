@@ -24,8 +24,11 @@ from comfyui.events import Event, NodeExecuted
 
 log = structlog.get_logger(__name__)
 
-#: Prompts that are remembered after their end, for /history. Each holds its graph.
+#: Prompts that are remembered after their end, for /history. Each holds its graph, and what was sent beside it.
 MAX_ENDED = 200
+
+#: How large their requests may be together; the latest one is remembered in any case.
+MAX_ENDED_BYTES = 32 * 1024 * 1024
 
 #: How long the answer to POST /prompt waits for ComfyUI's judgement of the graph. One that waits behind others is
 #: judged later, and what is wrong with it is told as the prompt's error.
@@ -37,12 +40,13 @@ Place = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Prompt:
-    """One prompt as its client sent it. `record` is the task's, as it was last seen; `judged` is set as soon as ComfyUI
-    has accepted or refused the graph, or the prompt waits behind others."""
+    """One prompt as its client sent it, in so many bytes. `record` is the task's, as it was last seen; `judged` is set
+    as soon as ComfyUI has accepted or refused the graph, or the prompt waits behind others."""
 
     id: str
     number: float
     client_id: str
+    bytes: int
     request: RunRequest = field(repr=False)
     record: TaskRecord = field(repr=False)
     judged: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
@@ -99,15 +103,16 @@ class Desk:
             follow.cancel()
         await asyncio.gather(*self._follows, return_exceptions=True)
 
-    async def queue(self, request: RunRequest, client_id: str, prompt_id: str | None) -> Prompt:
-        """Have a prompt run as a task with its id. Returns as soon as ComfyUI has accepted it, or it waits.
+    async def queue(self, request: RunRequest, client_id: str, prompt_id: str | None, *, size: int) -> Prompt:
+        """Have a prompt of `size` bytes run as a task with its id. Returns as soon as ComfyUI has accepted it, or it
+        waits.
 
         Raises TaskConflict, SocketNeeded, and what admission or ComfyUI finds wrong with it.
         """
         task_id = prompt_id or str(uuid.uuid4())
         prompt = self._prompts.get(task_id)
         if prompt is None:
-            prompt = await self._take_in(request, client_id, task_id)
+            prompt = await self._take_in(request, client_id, task_id, size)
         elif prompt.request.digest != request.digest:
             raise TaskConflict(task_id=task_id)
         try:
@@ -121,7 +126,7 @@ class Desk:
             raise AgentError.from_dict(prompt.record.error, task_id)
         return prompt
 
-    async def _take_in(self, request: RunRequest, client_id: str, task_id: str) -> Prompt:
+    async def _take_in(self, request: RunRequest, client_id: str, task_id: str, size: int) -> Prompt:
         if not self._runner.can_submit and client_id not in self.sockets:
             raise SocketNeeded
         shown: set[str] = set()
@@ -130,7 +135,7 @@ class Desk:
         record = await self._runner.submit(watched, task_id)
         if sent_twice := self._prompts.get(task_id):  # the other one was quicker
             return sent_twice
-        prompt = self._prompts[task_id] = Prompt(task_id, number, client_id, request, record)
+        prompt = self._prompts[task_id] = Prompt(task_id, number, client_id, size, request, record)
         follow = asyncio.create_task(self._follow(prompt, shown), name=f"prompt {task_id}")
         self._follows.add(follow)
         follow.add_done_callback(self._follows.discard)
@@ -232,7 +237,11 @@ class Desk:
     def _shed(self) -> None:
         """Forget the oldest ones that are over, so that memory stays bounded."""
         ended = [prompt for prompt in self._prompts.values() if prompt.record.state.is_final]
-        for prompt in ended[: max(0, len(ended) - MAX_ENDED)]:
+        count, size = len(ended), sum(prompt.bytes for prompt in ended)
+        for prompt in ended[:-1]:
+            if count <= MAX_ENDED and size <= MAX_ENDED_BYTES:
+                return
+            count, size = count - 1, size - prompt.bytes
             self._drop(prompt)
 
     def _drop(self, prompt: Prompt) -> None:

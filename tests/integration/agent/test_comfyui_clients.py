@@ -13,6 +13,7 @@ import pytest_asyncio
 from aiohttp import WSMsgType
 from PIL import Image
 
+from agent.editor import desk
 from tests.integration.agent import graphs
 from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.editor import Client, connected, kinds
@@ -258,6 +259,20 @@ async def test_later_socket_with_the_same_client_id_takes_the_place_of_the_first
         prompt_id = (await client.queue_prompt(graphs.painted(graphs.fresh_color()))).ok()["prompt_id"]
         later = Client(open_agent, second, client.client_id)
         await later.hear_out(prompt_id)
+
+
+async def test_history_holds_large_prompts_only_as_long_as_there_is_room(
+    open_agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "MAX_ENDED_BYTES", 100_000)
+    async with connected(open_agent) as client:
+        ids = []
+        for _ in range(3):
+            beside = {"note": "x" * 40_000}
+            accepted = await client.queue_prompt(graphs.painted(graphs.fresh_color()), extra_data=beside)
+            ids.append(accepted.ok()["prompt_id"])
+            await client.hear_out(ids[-1])
+        assert list((await open_agent.get("/history")).ok()) == ids[1:]
 
 
 async def test_tasks_that_came_this_way_are_counted(open_agent: Agent) -> None:
