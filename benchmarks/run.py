@@ -15,14 +15,10 @@ from benchmarks.bench import Bench
 from benchmarks.caller import AnswerWrong
 from benchmarks.direct import DirectFailed
 from benchmarks.figures import Figure, Report
+from benchmarks.groups import REAL_GROUPS
 from benchmarks.machine import describe_commit, describe_machine
 from benchmarks.places import find_places
 from benchmarks.setup import EngineKind
-
-GROUPS = ("latency", "throughput", "gap", "status", "memory", "start", "growth")
-
-#: Those that are measured on a real ComfyUI too, where COMFYUI_ROOT names one.
-REAL_GROUPS = ("latency", "throughput", "start")
 
 Measure = Callable[[Bench], AsyncIterator[Figure]]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import Report
+from benchmarks.groups import GROUPS
 from benchmarks.page import BEGIN, write_page
-from benchmarks.run import GROUPS
 from tests.e2e.blocks import ROOT, Block, executes
 from tests.e2e.shell import Shell
 
