@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.caller import AnswerWrong, check_answer, check_pictures
@@ -34,10 +34,15 @@ class Crowd:
         rate each would wait so long for those before him (Little's law)."""
         return percentile(self.latencies, 95) / (self.callers / self.per_second)
 
-    def add(self, other: Crowd) -> None:
-        self.seconds += other.seconds
-        self.latencies += other.latencies
-        self.errors += other.errors
+    @classmethod
+    def of(cls, rounds: Sequence[Crowd]) -> Crowd:
+        """Several runs put together."""
+        whole = cls(rounds[0].callers)
+        for each in rounds:
+            whole.seconds += each.seconds
+            whole.latencies += each.latencies
+            whole.errors += each.errors
+        return whole
 
 
 async def crowd_of_agent(setup: Setup, job: Job, callers: int, count: int) -> Crowd:

@@ -12,8 +12,9 @@ from benchmarks.figures import Figure, Report, Sense, digits
 
 COLUMNS = ("figure", "direct", "agent", "measured", "middle half", "target", "similar", "")
 
-#: A difference between two runs is worth a look from here on, if the middle halves of their samples lie apart too.
-NOTABLE_PERCENT = 5
+#: A difference between two runs is worth a look from here on, if the middle halves of their samples lie apart too;
+#: and without those, from there on.
+NOTABLE_PERCENT, NOTABLE_ALONE_PERCENT = 5, 20
 
 MET, MISSED = "met", "**missed**"
 
@@ -109,17 +110,12 @@ def _change(old: Figure, new: Figure) -> float:
 
 
 def _is_notable(old: Figure, new: Figure) -> bool:
-    if not old.value or abs(_change(old, new)) < NOTABLE_PERCENT:
+    if not old.value:
         return False
-    (old_low, old_high), (new_low, new_high) = _span(old), _span(new)
-    return old_high < new_low or new_high < old_low
-
-
-def _span(figure: Figure) -> tuple[float, float]:
-    return (
-        figure.value if figure.low is None else figure.low,
-        figure.value if figure.high is None else figure.high,
-    )
+    change = abs(_change(old, new))
+    if old.low is None or old.high is None or new.low is None or new.high is None:
+        return change >= NOTABLE_ALONE_PERCENT
+    return change >= NOTABLE_PERCENT and (old.high < new.low or new.high < old.low)
 
 
 def _direction(old: Figure, new: Figure) -> str:

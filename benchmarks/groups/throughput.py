@@ -44,9 +44,11 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
             await directly(setup, job)
             for callers in list(counts)[: bench.scaled(len(counts))]:
                 count = bench.scaled(counts[callers], callers)
-                agent, direct = await _both(bench, setup, job, callers, count)
+                rounds = [await _round(setup, job, callers, count, n) for n in range(bench.scaled(ROUNDS, 1))]
+                agent, direct = (Crowd.of(each) for each in zip(*rounds, strict=True))
                 errors += agent.errors
-                yield _share(job, agent, direct)
+                shares = [through.per_second / alone.per_second for through, alone in rounds]
+                yield _share(job, agent, direct, shares)
                 if callers >= ENOUGH:
                     yield _fairness(job, agent)
     yield Figure(group=GROUP, name="errors", value=len(errors), unit="", target=Target(limit=0))
@@ -54,15 +56,13 @@ async def measure(bench: Bench) -> AsyncIterator[Figure]:
         raise AnswerWrong(f"{len(errors)} answers, the first: {errors[0]}")
 
 
-async def _both(bench: Bench, setup: Setup, job: Job, callers: int, count: int) -> tuple[Crowd, Crowd]:
-    agent, direct = Crowd(callers), Crowd(callers)
-    for index in range(bench.scaled(ROUNDS, 1)):
-        for is_agent in (True, False) if index % 2 else (False, True):
-            if is_agent:
-                agent.add(await crowd_of_agent(setup, job, callers, count))
-            else:
-                direct.add(await crowd_of_direct(setup, job, callers, count))
-    return agent, direct
+async def _round(setup: Setup, job: Job, callers: int, count: int, number: int) -> tuple[Crowd, Crowd]:
+    """Both ways, one after the other; every other round begins with the other one."""
+    if number % 2:
+        agent = await crowd_of_agent(setup, job, callers, count)
+        return agent, await crowd_of_direct(setup, job, callers, count)
+    direct = await crowd_of_direct(setup, job, callers, count)
+    return await crowd_of_agent(setup, job, callers, count), direct
 
 
 def _target(job: Job, callers: int) -> Target:
@@ -72,12 +72,14 @@ def _target(job: Job, callers: int) -> Target:
     return Target(limit=0.97, sense=Sense.AT_LEAST) if job is BUSY and callers >= ENOUGH else STATED
 
 
-def _share(job: Job, agent: Crowd, direct: Crowd) -> Figure:
+def _share(job: Job, agent: Crowd, direct: Crowd, shares: list[float]) -> Figure:
     return Figure(
         group=GROUP,
         name=f"{job.name}, {_callers(agent)}",
         value=agent.per_second / direct.per_second,
         unit="x",
+        low=min(shares),
+        high=max(shares),
         samples=len(agent.latencies),
         direct=direct.per_second,
         agent=agent.per_second,
