@@ -71,6 +71,7 @@ def serve(
     import gc  # noqa: PLC0415
 
     gc.disable()  # what is loaded now stays: to look through it again and again finds nothing
+    from agent.allocator import share_heap  # noqa: PLC0415
     from agent.imports import without  # noqa: PLC0415
     from agent.settings import SettingsError  # noqa: PLC0415
     from comfyui.errors import EngineFailedError  # noqa: PLC0415
@@ -80,6 +81,7 @@ def serve(
         from agent.serve import serve as run_service  # noqa: PLC0415
     gc.enable()
     gc.freeze()
+    share_heap()
 
     settings = _load_settings(host=host, port=port, role=role)
     configure_logs(settings.log_format, settings.log_level)
