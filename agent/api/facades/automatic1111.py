@@ -52,10 +52,12 @@ from agent.api.parse import in_thread
 from agent.api.render import json_response
 from agent.errors import (
     InvalidModel,
+    InvalidParameter,
     NotLabelled,
     PreviewNotFound,
     StoreUnavailable,
     TaskNotFound,
+    WorkflowRejected,
 )
 from agent.service import Delivery, Forwarded
 
@@ -204,14 +206,23 @@ async def _result(request: web.Request, order: Order, name: str) -> web.Response
             async with asyncio.TaskGroup() as group:
                 runs: list[asyncio.Task[Delivery | Forwarded | None]] = [
                     group.create_task(
-                        job.attend(runner.run(prepared.run, task_id, is_named=is_named, show=job.note))
+                        job.attend(
+                            task_id, runner.run(prepared.run, task_id, is_named=is_named, show=job.note)
+                        )
                     )
                     for prepared, task_id in zip(order.prepared, ids, strict=True)
                 ]
         except ExceptionGroup as failures:
-            raise blame(failures.exceptions[0]) from None
+            raise _blame(order, failures.exceptions[0]) from None
     body = await body_of(request.app, order, [run.result() for run in runs])
-    return json_response(body, headers={"task-id": ids[0]})
+    return web.Response(body=body, content_type="application/json", headers={"task-id": ids[0]})
+
+
+def _blame(order: Order, error: Exception) -> Exception:
+    """A LoRA that no engine knows is the caller's fault, which a front learns only now."""
+    if isinstance(error, WorkflowRejected) and "lora_name" in error.detail and "<lo" in order.given.prompt:
+        return InvalidParameter(f'Parameter "prompt": {error.detail}', parameter="prompt")
+    return blame(error)
 
 
 def _state(job: Job | None, done: float, remaining: float) -> dict[str, Any]:
@@ -225,7 +236,7 @@ def _state(job: Job | None, done: float, remaining: float) -> dict[str, Any]:
             "stopping_generation": False,
             "job": job.name if job else "",
             "job_count": job.count if job else 0,
-            "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.gmtime(job.began_at if job else 0)),
+            "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.gmtime(job.began_at)) if job else "0",
             "job_no": job.done if job else 0,
             "sampling_step": int(node.value) if node else 0,
             "sampling_steps": int(node.max) if node else 0,

@@ -28,6 +28,9 @@ from agent.tasks.record import TaskRecord
 #: Errors of what was sent, as the original's framework tells them.
 OF_FIELDS = ("InvalidParameter", "InvalidInput", "InvalidJson", "InvalidRequest")
 
+#: What has another name there.
+WORDS = {"Sampler": sampler_name, "Schedule type": scheduler_label}
+
 #: Pictures that were sent are not sent back.
 SENT_PICTURES = ("init_images", "mask", "latent_mask")
 
@@ -76,21 +79,23 @@ def describe(error: AgentError) -> dict[str, Any]:
 
 async def body_of(
     app: web.Application, order: Order, results: Sequence[Delivery | Forwarded | None]
-) -> dict[str, Any]:
-    """The whole answer; pictures that were interrupted are missing in it."""
+) -> bytes:
+    """The whole answer as JSON; pictures that were interrupted are missing in it. Raises AnswerTooLarge."""
     made: list[Made] = []
     for prepared, seed, delivery in zip(order.prepared, order.seeds, results, strict=True):
         if delivery is not None:
             made += await _pictures(app, order, prepared, seed, delivery)
-    check_size(app, sum(len(one.data) for one in made))
     sent = dict(order.sent)
     if not getattr(order.given, "include_init_images", False):
         sent |= {name: None for name in SENT_PICTURES if name in sent}
-    return {
+    answer = {
         "images": [one.data for one in made] if order.given.send_images else [],
         "parameters": sent,
         "info": to_json(_info(order, made)).decode(),
     }
+    body = await asyncio.to_thread(to_json, answer)
+    check_size(app, len(body))
+    return body
 
 
 async def _pictures(
@@ -135,11 +140,8 @@ def _text(order: Order, prepared: Prepared, seeds: dict[str, dict[str, int]], si
     named = []
     for fact in facts.split(", "):
         label, _, value = fact.partition(": ")
-        if label == "Sampler":
-            value = sampler_name(value)
-        elif label == "Schedule type":
-            value = scheduler_label(value)
-        named.append(f"{label}: {value}")
+        say = WORDS.get(label)
+        named.append(fact if say is None else f"{label}: {say(value)}")
     if order.options.CLIP_stop_at_last_layers > 1:
         named.insert(-1, f"Clip skip: {order.options.CLIP_stop_at_last_layers}")
     lines = [order.given.prompt]

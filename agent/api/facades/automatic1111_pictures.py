@@ -61,6 +61,7 @@ def prepare_pictures(given: Change) -> Pictures:
 
 
 def _decode(text: str, parameter: str) -> Image:
+    """With transparency, and turned as its EXIF says."""
     from PIL import Image as Pillow  # noqa: PLC0415 - keeps the start of the process light
     from PIL import ImageOps  # noqa: PLC0415
 
@@ -68,9 +69,7 @@ def _decode(text: str, parameter: str) -> Image:
     try:
         with Pillow.open(io.BytesIO(pybase64.b64decode(data, validate=True))) as picture:
             is_small = picture.width * picture.height <= MOST_PIXELS
-            found = ImageOps.exif_transpose(picture) if is_small else None
-            if found is not None:
-                found.load()
+            found = ImageOps.exif_transpose(picture).convert("RGBA") if is_small else None
     except Exception as exc:  # noqa: BLE001 - Pillow raises whatever it meets in a broken file
         raise InvalidInput(
             f'Parameter "{parameter}" cannot be read as a picture ({str(exc)[:80]}).'
@@ -86,11 +85,8 @@ def _flatten(image: Image) -> Image:
     """On white, as there."""
     from PIL import Image as Pillow  # noqa: PLC0415
 
-    if image.mode in ("RGB", "L"):
-        return image.convert("RGB")
-    layered = image.convert("RGBA")
-    flat = Pillow.new("RGBA", layered.size, "white")
-    flat.alpha_composite(layered)
+    flat = Pillow.new("RGBA", image.size, "white")
+    flat.alpha_composite(image)
     return flat.convert("RGB")
 
 
@@ -98,10 +94,8 @@ def _mask(image: Image, blur: tuple[int, int], *, is_inverted: bool) -> Image:
     """White where it is drawn anew. The transparency of a picture counts, where it has any."""
     from PIL import ImageFilter, ImageOps  # noqa: PLC0415
 
-    layered = image.convert("RGBA")
-    alpha = layered.getchannel("A")
-    lowest, _ = alpha.getextrema()
-    has_alpha = isinstance(lowest, int | float) and lowest < 255
+    alpha = image.getchannel("A")
+    has_alpha = ImageOps.invert(alpha).getbbox() is not None
     mask = alpha.point([255 if v > OPAQUE else 0 for v in range(256)]) if has_alpha else image.convert("L")
     if is_inverted:
         mask = ImageOps.invert(mask)

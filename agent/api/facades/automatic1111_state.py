@@ -26,13 +26,16 @@ class Job:
     is_interrupted: bool = False
     is_skipped: bool = False
     _records: dict[str, TaskRecord] = field(default_factory=dict)
-    _runs: list[asyncio.Task[Any]] = field(default_factory=list)
+    _runs: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     _stopped: set[asyncio.Task[Any]] = field(default_factory=set)
 
-    async def attend(self, run: Coroutine[Any, Any, T]) -> T | None:
+    async def attend(self, task_id: str, run: Coroutine[Any, Any, T]) -> T | None:
         """What the run of one task returns; None where it was interrupted or skipped."""
-        running = asyncio.create_task(run)
-        self._runs.append(running)
+        if self.is_interrupted:
+            run.close()
+            return None
+        running: asyncio.Task[T] = asyncio.create_task(run)
+        self._runs[task_id] = running
         try:
             return await running
         except asyncio.CancelledError:
@@ -48,28 +51,36 @@ class Job:
     def interrupt(self) -> None:
         """End what has not ended."""
         self.is_interrupted = True
-        self._stop([run for run in self._runs if not run.done()])
+        self._stop(self._open())
 
     def skip(self) -> None:
         """End the picture that is being made, and go on with the next."""
         self.is_skipped = True
-        self._stop([run for run in self._runs if not run.done()][:1])
+        current = self._runs.get(self.current.id) if self.current else None
+        self._stop(self._open()[:1] if current is None or current.done() else [current])
 
     @property
     def done(self) -> int:
         """How many of its pictures are over."""
-        return sum(run.done() for run in self._runs)
+        return sum(run.done() for run in self._runs.values())
 
     @property
     def progress(self) -> float:
         """From 0 to 1."""
-        running = sum(record.progress for record in self._records.values() if not record.state.is_final)
+        running = sum(record.progress for record in self._records.values() if self._is_open(record))
         return min(1.0, (self.done + running) / max(self.count, 1))
 
     @property
     def current(self) -> TaskRecord | None:
         """The task that the engine is at."""
-        return next((r for r in self._records.values() if r.current_node and not r.state.is_final), None)
+        return next((r for r in self._records.values() if r.current_node and self._is_open(r)), None)
+
+    def _is_open(self, record: TaskRecord) -> bool:
+        run = self._runs.get(record.id)
+        return run is not None and not run.done()
+
+    def _open(self) -> list[asyncio.Task[Any]]:
+        return [run for run in self._runs.values() if not run.done()]
 
     def _stop(self, runs: list[asyncio.Task[Any]]) -> None:
         for run in runs:

@@ -77,11 +77,14 @@ async def find_model(app: web.Application, name: str) -> Model:
 
 async def prepare(app: web.Application, model: Model, wish: Wish) -> Prepared:
     """The run that a model makes of a wish. Raises InvalidParameter under the caller's own names, InvalidModel."""
-    name = model.workflow_for(
-        has_picture=bool(wish.images),
-        has_mask=wish.mask is not None,
-        has_lora=wish.values.get("lora") is not None,
-    )
+    has_lora = wish.values.get("lora") is not None
+    try:
+        name = model.workflow_for(
+            has_picture=bool(wish.images), has_mask=wish.mask is not None, has_lora=has_lora
+        )
+    except InvalidParameter as error:
+        role = str(error.facts.get("parameter", ""))
+        raise error.with_facts(parameter=wish.names.get(role, role)) from None
     library = await asyncio.to_thread(app[LIBRARY])
     named = await asyncio.to_thread(_load, library, model, name)
     outputs = "url" if wish.wants_url and app[BOARD].objects is not None else "inline"

@@ -342,7 +342,21 @@ async def test_the_operators_own_workflow_serves_a_checkpoint(make_agent: MakeAg
     answer = await post(agent, "txt2img", {"override_settings": {"CLIP_stop_at_last_layers": 2}})
     refused(answer, "override_settings.CLIP_stop_at_last_layers")
     edit = {"init_images": [b64(png())], "override_settings": {"sd_model_checkpoint": "slow"}}
-    assert "no picture" in refused(await post(agent, "img2img", edit), "image")
+    assert "no picture" in refused(await post(agent, "img2img", edit), "init_images")
+
+
+async def test_a_failure_is_told_in_the_form_of_the_original(make_agent: MakeAgent, tmp_path: Path) -> None:
+    settings = shelf.settings(tmp_path, sleep_seconds=1)
+    body = {"prompt": "x", "override_settings": {"sd_model_checkpoint": "fails-late"}}
+    early = await make_agent(early_answer_seconds=0.02, **settings)
+    late = await post(early, "txt2img", body)
+    assert (late.status, late.json["error"]) == (200, "NodeFailed")
+    assert late.body.startswith(b" "), "it did not begin early"
+    agent = await make_agent(early_answer_seconds=0, **settings)
+    answer = await post(agent, "txt2img", body)
+    assert answer.status == 500
+    assert answer.json.keys() == {"error", "detail", "body", "errors"}
+    assert (answer.json["error"], "on purpose" in answer.json["errors"]) == ("NodeFailed", True)
 
 
 @pytest.mark.parametrize(
@@ -407,15 +421,26 @@ async def test_garbage_never_breaks_it(agent: Agent, path: str, body: bytes) -> 
         assert answer.json["detail"]
 
 
-async def test_a_front_draws_too(make_agent: MakeAgent, redis_server: RedisServer, redis_prefix: str) -> None:
+async def test_a_front_draws_too_and_a_page_needs_no_key_there(
+    make_agent: MakeAgent, redis_server: RedisServer, redis_prefix: str
+) -> None:
     shared = {"redis_url": redis_server.url, "redis_prefix": redis_prefix}
-    engine = await make_agent(role="engine", **shared)
-    front = await make_agent(role="front", engine_url=engine.url, **shared)
+    engine = await make_agent(role="engine", api_keys=["the-engines-key"], **shared)
+    front = await make_agent(
+        role="front",
+        engine_url=engine.url,
+        engine_api_key="the-engines-key",
+        api_keys=[KEY],
+        keyless_facades=["automatic1111"],
+        **shared,
+    )
     async with Client(front) as client:
         made = await client("txt2img", prompt="a cat", seed=7, batch_size=2, **SMALL)
         assert made.info["all_seeds"] == [7, 8]
         assert [graph_of(image)["3"]["inputs"]["seed"] for image in made.images] == [7, 8]
         assert "v1-5-pruned-emaonly.safetensors" in await client("util_get_model_names")
+    unknown = await post(front, "txt2img", {"prompt": "a cat <lora:nobody-has-this:1>", **SMALL})
+    assert "nobody-has-this" in refused(unknown, "prompt")
 
 
 async def test_a_call_that_is_sent_again_under_its_name_is_the_same(agent: Agent) -> None:
