@@ -1,7 +1,7 @@
 """The names of samplers and schedulers in AUTOMATIC1111's web UI, and in ComfyUI.
 
-The names, aliases and automatic schedulers are those of its modules/sd_samplers_kdiffusion.py, sd_samplers_timesteps.py
-and sd_schedulers.py at version 1.10, in part from memory.
+The schedulers are those of its modules/sd_schedulers.py, names and aliases of samplers those of its
+modules/sd_samplers_kdiffusion.py; which scheduler a sampler takes by itself since version 1.9 is from memory.
 """
 
 from __future__ import annotations

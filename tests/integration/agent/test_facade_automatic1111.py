@@ -422,9 +422,9 @@ async def test_garbage_never_breaks_it(agent: Agent, path: str, body: bytes) -> 
 
 
 async def test_a_front_draws_too_and_a_page_needs_no_key_there(
-    make_agent: MakeAgent, redis_server: RedisServer, redis_prefix: str
+    make_agent: MakeAgent, redis_server: RedisServer, redis_prefix: str, tmp_path: Path
 ) -> None:
-    shared = {"redis_url": redis_server.url, "redis_prefix": redis_prefix}
+    shared = {"redis_url": redis_server.url, "redis_prefix": redis_prefix, **shelf.settings(tmp_path)}
     engine = await make_agent(role="engine", api_keys=["the-engines-key"], **shared)
     front = await make_agent(
         role="front",
@@ -441,6 +441,18 @@ async def test_a_front_draws_too_and_a_page_needs_no_key_there(
         assert "v1-5-pruned-emaonly.safetensors" in await client("util_get_model_names")
     unknown = await post(front, "txt2img", {"prompt": "a cat <lora:nobody-has-this:1>", **SMALL})
     assert "nobody-has-this" in refused(unknown, "prompt")
+
+    async with Client(front, username="x", password=KEY) as client:
+        long = {"prompt": "x", "override_settings": {"sd_model_checkpoint": "long"}}
+        running = asyncio.create_task(client("txt2img", **long))
+
+        async def steps() -> bool:
+            return bool((await client("get_progress"))["state"]["sampling_step"])
+
+        await eventually(steps)
+        await client("interrupt")
+        assert (await running).images == []
+        await eventually(engine.engine.is_idle)
 
 
 async def test_a_call_that_is_sent_again_under_its_name_is_the_same(agent: Agent) -> None:

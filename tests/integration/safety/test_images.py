@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.integration.agent import graphs
-from tests.integration.agent.pictures import look
+from tests.integration.agent.pictures import look, unb64
 from tests.integration.safety.conftest import SAFE, UNSAFE, Engine, Hook, MakeAgent, reviewed, verdicts
 from tests.object_store import Bucket
 from tests.redis_server import RedisServer
@@ -142,6 +142,20 @@ async def test_new_seeds_make_a_picture_that_may_be_shown(
     assert len(set(engine.files()) - set(before)) == 1, "the refused ones are gone from the engine"
     async with agent.http.get(output["signed_url"]) as response:
         assert not is_blurred(await response.read())
+
+
+async def test_automatic1111_tells_the_seed_that_was_used_in_the_end(
+    make_agent: MakeAgent, hook: Hook
+) -> None:
+    hook.answers = [UNSAFE, SAFE]
+    agent = await make_agent(**reviewed(hook, safety_images_action="retry", max_attempts=1))
+    body = {"prompt": "a cat", "seed": 5, "steps": 1, "width": 64, "height": 64}
+    answer = (await agent.call("POST", "/sdapi/v1/txt2img", json=body)).ok()
+    info = json.loads(answer["info"])
+    used = json.loads(look(unb64(answer["images"][0])).info["prompt"])["3"]["inputs"]["seed"]
+    assert used != 5
+    assert info["all_seeds"] == [used]
+    assert f"Seed: {used}, " in info["infotexts"][0]
 
 
 async def test_object_store_has_what_was_delivered_and_streamed_pictures_are_reviewed_too(
