@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import pybase64
 from aiohttp import web
 from pydantic_core import to_json
 
+from agent.api.pieces import Files, InPieces
 from agent.errors import AgentError, AnswerTooLarge, StoreUnavailable
 from agent.service import Delivery, Forwarded
 from agent.tasks.board import TaskBoard
@@ -65,14 +65,26 @@ def progress_map(record: TaskRecord) -> dict[str, Any]:
     return {node_id: node.model_dump(exclude_none=True) for node_id, node in record.nodes.items()}
 
 
-async def answer_body(board: TaskBoard, delivery: Delivery | Forwarded) -> bytes:
+async def answer_result(board: TaskBoard, delivery: Delivery | Forwarded) -> web.Response:
     """The result as an answer that is not too large: then all outputs are given as URLs. What another agent answered
     is as it should be.
 
     Raises AnswerTooLarge where they could not be fetched from there, StoreUnavailable where that is so only for now.
     """
     if isinstance(delivery, Forwarded):
+        return web.Response(body=delivery.body, content_type="application/json")
+    return (await _fitting(board, delivery)).response()
+
+
+async def answer_body(board: TaskBoard, delivery: Delivery | Forwarded) -> bytes:
+    """The same as one text. Raises what `answer_result` raises."""
+    if isinstance(delivery, Forwarded):
         return delivery.body
+    body = await _fitting(board, delivery)
+    return bytes(body) if body.size <= INLINE_BYTES else await asyncio.to_thread(bytes, body)
+
+
+async def _fitting(board: TaskBoard, delivery: Delivery) -> InPieces:
     if not board.fits(delivery.record):
         if not board.store.is_shared:
             raise AnswerTooLarge(limit=board.answer_limit, task_id=delivery.record.id)
@@ -83,23 +95,17 @@ async def answer_body(board: TaskBoard, delivery: Delivery | Forwarded) -> bytes
                 task_id=delivery.record.id,
             )
         delivery = replace(delivery, outputs=[None] * len(delivery.outputs))
-    return await result_body(delivery, await board.links(delivery.record))
+    return result_body(delivery, await board.links(delivery.record))
 
 
-async def result_body(delivery: Delivery, links: Mapping[int, str] | None = None) -> bytes:
+def result_body(delivery: Delivery, links: Mapping[int, str] | None = None) -> InPieces:
     """The final progress map as JSON, with each output in the order of its node's `images`: in `results` as base64, or
     in `urls`, signed where `links` has it."""
-    if sum(len(data) for data in delivery.outputs if data is not None) <= INLINE_BYTES:
-        return _encode(delivery, links or {})
-    return await asyncio.to_thread(_encode, delivery, links or {})
-
-
-def _encode(delivery: Delivery, links: Mapping[int, str]) -> bytes:
-    nodes = progress_map(delivery.record)
+    files, nodes = Files(), progress_map(delivery.record)
     for output, data in zip(delivery.record.outputs, delivery.outputs, strict=True):
         node = nodes[output.node_id]
         if data is None:
-            node.setdefault("urls", []).append(links.get(output.index, output.url))
+            node.setdefault("urls", []).append((links or {}).get(output.index, output.url))
         else:
-            node.setdefault("results", []).append(pybase64.b64encode_as_string(data))
-    return to_json(nodes)
+            node.setdefault("results", []).append(files.add(data))
+    return files.body(nodes)

@@ -14,7 +14,7 @@ from agent.api.facades import facade_of
 from agent.api.keys import BOARD, RUNNER, SETTINGS
 from agent.api.models import Accepted, NodeResult, RunBody
 from agent.api.parse import check_task_id, find_task_id, read_run_request
-from agent.api.render import answer_body, error_response, json_response, progress_map
+from agent.api.render import answer_result, error_response, json_response, progress_map
 from agent.errors import AgentError, InternalError, InvalidQuery
 from agent.service import Delivery, Forwarded
 from agent.tasks.record import State
@@ -61,8 +61,7 @@ async def answer_run(request: web.Request, read: Read, show: Show) -> web.Respon
 
 
 async def show_progress_map(request: web.Request, delivery: Delivery | Forwarded) -> web.Response:
-    body = await answer_body(request.app[BOARD], delivery)
-    return web.Response(body=body, content_type="application/json")
+    return await answer_result(request.app[BOARD], delivery)
 
 
 async def status(request: web.Request) -> web.Response:
@@ -76,8 +75,9 @@ async def status(request: web.Request) -> web.Response:
         return error_response(AgentError.from_dict(record.error), record.id)
     if record.state is not State.SUCCEEDED:
         return json_response(progress_map(record), headers={"task-id": record.id})
-    body = await answer_body(board, Delivery(record, await board.outputs(record.id)))
-    return web.Response(body=body, content_type="application/json", headers={"task-id": record.id})
+    response = await answer_result(board, Delivery(record, await board.outputs(record.id)))
+    response.headers["task-id"] = record.id
+    return response
 
 
 async def _run(request: web.Request, wanted: RunRequest, task_id: str | None, show: Show) -> web.Response:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.api.pieces import PIECE_BYTES
 from agent.api.render import (
     INLINE_BYTES,
     answer_body,
@@ -19,6 +20,7 @@ from agent.api.render import (
     result_body,
 )
 from agent.errors import AgentError, AnswerTooLarge, NodeFailed, QueueFull, StoreUnavailable
+from agent.outputs.size import base64_bytes
 from agent.service import Delivery, Forwarded
 from agent.tasks.board import TaskBoard
 from agent.tasks.memory import MemoryStore
@@ -82,32 +84,55 @@ def test_null_inside_a_file_entry_is_kept() -> None:
 
 async def test_results_are_padded_base64_in_the_order_of_the_images() -> None:
     data = [b"a", b"bc", b"def", b"\xff\xfe\xfd\xfc"]
-    body = json.loads(await result_body(delivery(*data)))
+    body = json.loads(bytes(result_body(delivery(*data))))
     assert [base64.b64decode(result, validate=True) for result in body["9"]["results"]] == data
     assert body["9"]["results"][0] == "YQ=="
     assert "results" not in body["1"]
 
 
 async def test_results_belong_to_their_nodes() -> None:
-    body = json.loads(await result_body(delivery(b"x", b"y", b"z", nodes=("9", "8", "9"))))
+    body = json.loads(bytes(result_body(delivery(b"x", b"y", b"z", nodes=("9", "8", "9")))))
     assert [base64.b64decode(r) for r in body["9"]["results"]] == [b"x", b"z"]
     assert [base64.b64decode(r) for r in body["8"]["results"]] == [b"y"]
 
 
 async def test_a_large_result_is_encoded_as_a_small_one() -> None:
     data = bytes(INLINE_BYTES + 1)
-    body = json.loads(await result_body(delivery(data)))
+    body = json.loads(bytes(result_body(delivery(data))))
     assert base64.b64decode(body["9"]["results"][0]) == data
+
+
+class Line:
+    """A connection's writer that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    async def write(self, piece: bytes) -> None:
+        self.pieces.append(bytes(piece))
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 2])
+async def test_what_is_sent_piece_by_piece_is_the_body_and_as_long_as_was_said(size: int) -> None:
+    data = [bytes(range(256)) * (size // 256) + bytes(size % 256), b"x"]
+    body, line = result_body(delivery(*data)), Line()
+    await body.write(line)
+    sent = b"".join(line.pieces)
+    assert sent == bytes(body)
+    assert len(sent) == body.size
+    assert max(map(len, line.pieces)) <= max(base64_bytes(PIECE_BYTES), 2000)
+    found = json.loads(sent)["9"]["results"]
+    assert [base64.b64decode(result, validate=True) for result in found] == data
 
 
 async def test_outputs_without_bytes_are_a_bug_not_a_short_answer() -> None:
     with pytest.raises(ValueError, match="zip"):
-        await result_body(Delivery(delivery(b"x", b"y").record, [b"x"]))
+        result_body(Delivery(delivery(b"x", b"y").record, [b"x"]))
 
 
 async def test_rendering_twice_does_not_add_up() -> None:
     one = delivery(b"x")
-    assert await result_body(one) == await result_body(one)
+    assert bytes(result_body(one)) == bytes(result_body(one))
 
 
 def test_a_record_is_shown_whole_with_its_map() -> None:
@@ -183,7 +208,7 @@ class TestAnswer:
 
     async def test_below_the_limit_it_has_results(self) -> None:
         one = delivery(b"x")
-        assert await answer_body(self.board(MemoryStore, 2000), one) == await result_body(one)
+        assert await answer_body(self.board(MemoryStore, 2000), one) == bytes(result_body(one))
 
     async def test_above_it_it_has_urls_if_others_can_fetch_from_there(self) -> None:
         one = delivery(b"x", b"y", nodes=("9", "8"))
@@ -200,7 +225,7 @@ class TestAnswer:
 
     async def test_signed_urls_stand_where_results_would(self) -> None:
         one = replace(delivery(b"x", b"y"), outputs=[None, None])
-        body = json.loads(await result_body(one, {1: "https://signed"}))
+        body = json.loads(bytes(result_body(one, {1: "https://signed"})))
         assert body["9"]["urls"] == ["u", "https://signed"]
 
     def test_a_record_shows_links_that_it_does_not_hold(self) -> None:
