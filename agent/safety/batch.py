@@ -92,7 +92,7 @@ async def write_report(
 
 def read_labels(path: Path) -> dict[str, str]:
     """File -> label from a CSV with the columns `file` and `label`. Raises OSError, ValueError."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if not {"file", "label"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{path} has no columns file and label")

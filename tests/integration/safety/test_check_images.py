@@ -93,7 +93,8 @@ def test_report_has_each_picture_and_each_step(check: Check, folder: Path) -> No
 
 
 def test_report_as_a_table_and_how_well_labels_were_met(check: Check, folder: Path) -> None:
-    (folder / "labels.csv").write_text("file,label\nblack.webp,black\ngradient.png,flat\nmore/red.JPG,flat\n")
+    rows = "file,label\nblack.webp,black\ngradient.png,flat\nmore/red.JPG,flat\n"
+    (folder / "labels.csv").write_text(rows, encoding="utf-8-sig")  # as spreadsheets write it
     ran = check("pictures", "--report", "report.csv", "--labels", "labels.csv")
     assert ran.exit_code == 0, ran.stderr
     with (folder / "report.csv").open() as file:
