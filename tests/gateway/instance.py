@@ -82,6 +82,10 @@ class Instance:
         self._tree: ProcessTree
 
     @property
+    def open_requests(self) -> int:
+        return self._open
+
+    @property
     def log(self) -> Path:
         """Section 7: what the platform collects is stdout."""
         return self.folder / "stdout.log"

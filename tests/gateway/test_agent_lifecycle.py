@@ -160,6 +160,7 @@ async def test_bill_of_a_run_is_one_span_however_often_its_status_is_asked(deplo
     (instance,) = function.fleet.instances
     before, began = instance.billed_seconds, asyncio.get_running_loop().time()
     run = asyncio.create_task(caller.run(slow(60, color=RED), "billed"))
+    await until(lambda: instance.open_requests > 0)  # a poll before it would be a span of its own
     while not run.done():
         await caller.get("/api/tasks/billed")
     spent = asyncio.get_running_loop().time() - began
