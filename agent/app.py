@@ -34,6 +34,7 @@ from agent.api.keys import (
     DESK,
     DEVICE_MEMORY,
     ENGINE,
+    EVENTS,
     EXPOSITION,
     FACADES,
     FREEZES,
@@ -54,6 +55,7 @@ from agent.api.keys import (
     WARM_UP,
     WEB_UI,
 )
+from agent.api.latest_events import LatestEvents
 from agent.build import (
     bucket_reader,
     build_notifier,
@@ -138,6 +140,7 @@ def build_app(settings: Settings) -> web.Application:
     app[ORPHANS] = build_orphans(settings, app[BOARD], app[NOTIFIER], partial(_is_ours, app))
     app[METRICS] = Metrics()
     app[TRACES] = Traces(settings.traces_endpoint)
+    app[EVENTS] = LatestEvents()
     app[LABELLER] = Labeller(settings)
     exposition: Callable[[], Exposition] = cache(partial(_open_exposition, settings, app[METRICS]))
     app[EXPOSITION] = exposition

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from agent.api.latest_events import LatestEvents
 from agent.device_memory import DeviceMemory
 from agent.freeze import FreezeWatch
 from agent.inventory import Inventory
@@ -42,6 +43,7 @@ ENGINE = web.AppKey("engine", Engine)
 LABELLER = web.AppKey("labeller", Labeller)
 METRICS = web.AppKey("metrics", Metrics)
 TRACES = web.AppKey("traces", Traces)
+EVENTS = web.AppKey("events", LatestEvents)
 #: Of an engine's devices; a front has none.
 DEVICE_MEMORY = web.AppKey("device_memory", DeviceMemory)
 #: What shows the metrics; its first call, in a thread, imports what it needs.

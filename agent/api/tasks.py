@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from aiohttp import web
-from pydantic_core import to_json
 
 from agent.api import render
 from agent.api.endpoint import TASK_ID_IN_PATH, Answer, Endpoint, Parameter
-from agent.api.keys import BOARD, RUNNER
+from agent.api.keys import BOARD, EVENTS, RUNNER
+from agent.api.latest_events import LatestEvents
 from agent.api.models import QueueView, TaskPage, TaskView
 from agent.api.parse import check_task_id
 from agent.api.ranges import part_of
@@ -69,7 +69,7 @@ async def stream_task(request: web.Request) -> web.StreamResponse:
         )
         await response.prepare(request)
         try:
-            await _write_events(board, response, first, records)
+            await _write_events(board, request.app[EVENTS], response, first, records)
         except SlowReader:
             cut_off(request)
     return response
@@ -136,13 +136,14 @@ async def show_queue(request: web.Request) -> web.Response:
 
 async def _write_events(
     board: TaskBoard,
+    latest: LatestEvents,
     response: web.StreamResponse,
     record: TaskRecord,
     records: AsyncGenerator[TaskRecord, None],
 ) -> None:
     """Write `record` and what follows; a comment line whenever nothing comes for a while."""
     while True:
-        await _write(response, b"data: %s\n\n" % to_json(await render.show_task(board, record)))
+        await _write(response, await latest.event(board, record))
         if record.state.is_final:
             return
         await asyncio.sleep(EVENT_SECONDS)  # what changes meanwhile comes in one event

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -188,7 +189,7 @@ class RedisStore(TaskStore):
                 if message is None:
                     news = await self._snapshot_if_reachable(task_id, seen)
                 else:
-                    news = _to_snapshot(message.split(b"\n", 4))
+                    news = _read_message(message)
                 if news is None:
                     return
                 if message is not None and news.version <= seen.version:
@@ -429,6 +430,12 @@ class _Latest:
                 return await self._queue.get()
         except TimeoutError:
             return None
+
+
+@lru_cache(maxsize=32)
+def _read_message(message: bytes) -> Snapshot:
+    """What a published message says. All who watch a task get the same one, so it is read once for all of them."""
+    return _to_snapshot(message.split(b"\n", 4))
 
 
 def _to_snapshot(reply: list[bytes]) -> Snapshot:
