@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -28,6 +29,8 @@ from comfyui.workflow import Workflow
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 #: Names the steps in verdicts and metrics.
 RULES, NEGATIVE = "prompt-rules", "negative-prompt"
 
@@ -36,6 +39,10 @@ MOST_FINDINGS = 20
 
 #: Workflows with less text are looked at on the event loop.
 INLINE_CHARACTERS = 8_000
+
+#: Longer ones of all tasks that are looked at at the same time. Megabytes take seconds of a CPU, so they have threads
+#: of their own: other work of the process does not wait for them.
+PARALLEL_LOOKS = 2
 
 #: Texts of a task that classifiers are asked about at the same time.
 PARALLEL = 4
@@ -71,6 +78,7 @@ class PromptReview:
         self._rules = TermRules(load_terms(settings.safety_terms)) if settings.safety_terms else None
         self._classifiers: Sequence[PromptClassifier] = build_prompt_classifiers(settings)
         self._added = split_terms(settings.safety_negative)
+        self._threads = ThreadPoolExecutor(PARALLEL_LOOKS, thread_name_prefix="prompt-review")
 
     @property
     def can_review(self) -> bool:
@@ -106,7 +114,7 @@ class PromptReview:
         """As `check`; without holding up the event loop where the texts are long."""
         if _size(workflow) < INLINE_CHARACTERS:
             return self.check(workflow, mode, catalog)
-        return await asyncio.to_thread(self.check, workflow, mode, catalog)
+        return await self._in_thread(partial(self.check, workflow, mode, catalog))
 
     async def classify(self, workflow: Workflow, mode: Mode, catalog: Catalog | None = None) -> Reviewed:
         """Ask every classifier of every text. One that is down is a warning, or refuses the task for now."""
@@ -133,7 +141,7 @@ class PromptReview:
         if _size(workflow) < INLINE_CHARACTERS:
             changed, additions = add_negative(workflow, self._added, catalog)
         else:
-            changed, additions = await asyncio.to_thread(add_negative, workflow, self._added, catalog)
+            changed, additions = await self._in_thread(partial(add_negative, workflow, self._added, catalog))
         ms = round((time.perf_counter() - began) * 1000, 2)
         verdicts = [_tell(addition, workflow, ms) for addition in additions]
         warnings = [
@@ -144,8 +152,12 @@ class PromptReview:
         return changed, Reviewed(verdicts, warnings=warnings)
 
     async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for classifier in self._classifiers:
             await classifier.close()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _positive(self, workflow: Workflow, catalog: Catalog | None) -> list[Text]:
         return [text for text in find_texts(workflow, catalog) if not text.is_negative]
