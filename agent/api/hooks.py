@@ -8,8 +8,9 @@ from ipaddress import ip_address
 import structlog
 from aiohttp import web
 
+from agent.api.access import shown_key
 from agent.api.endpoint import Answer, Endpoint
-from agent.api.keys import ENGINE, RUNNER, SETTINGS, TRACES, WARM_UP
+from agent.api.keys import API_KEYS, ENGINE, RUNNER, SETTINGS, TRACES, WARM_UP
 from agent.api.models import Status
 from agent.api.render import json_response
 from agent.errors import EngineFailed, HookNotAllowed
@@ -66,12 +67,14 @@ async def drain(app: web.Application) -> None:
 
 def _check_caller(request: web.Request) -> None:
     """The platform names the hook in a header that its gateway lets no caller set. Without it only programs on this
-    machine may call: neither strangers nor a web page in somebody's browser shall drain the instance."""
+    machine may call, and they need a key where there are any, since a proxy on this machine looks like one of them:
+    neither strangers nor a web page in somebody's browser shall drain the instance."""
     control_path = request.headers.get("x-fc-control-path")
     if request.app[SETTINGS].behind_gateway and control_path is not None:
         is_allowed = control_path == request.path
     else:
-        is_allowed = _is_loopback(request.remote) and "Sec-Fetch-Site" not in request.headers
+        knows_key = not request.app[API_KEYS] or shown_key(request) is not None
+        is_allowed = knows_key and _is_loopback(request.remote) and "Sec-Fetch-Site" not in request.headers
     if not is_allowed:
         raise HookNotAllowed
 

@@ -79,6 +79,15 @@ async def test_health_needs_no_key(make_agent: MakeAgent, path: str) -> None:
 PAGE = "https://app.example"
 
 
+async def test_hooks_need_a_key_unless_the_platform_calls(make_agent: MakeAgent) -> None:
+    """A proxy on the same machine calls from the loopback address for everybody."""
+    agent = await make_agent(api_keys=KEYS)
+    (await agent.get("/pre-stop")).error(403, "HookNotAllowed")
+    (await agent.call("POST", "/initialize", headers={"X-Api-Key": "wrong"})).error(403, "HookNotAllowed")
+    (await agent.call("POST", "/initialize", headers={"X-Api-Key": KEYS[0]})).ok()
+    (await agent.run(graphs.painted(), headers={"X-Api-Key": KEYS[0]})).ok()
+
+
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://[bad", "x", ""]
 )
