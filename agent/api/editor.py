@@ -66,9 +66,10 @@ WRITTEN = (
     ("DELETE", "/userdata/{file}"),
 )
 
-#: Files of the editor and of extensions' pages. Other names under /comfyui/ are routes, and could do anything.
+#: Files of the editor and of extensions' pages. Other names under /comfyui/ are routes, and could do anything; so are
+#: all below /internal.
 ENDINGS = "css|gif|html|ico|jpe?g|js|json|map|md|mjs|mp3|mp4|png|svg|ttf|txt|wasm|webm|webp|woff2?"
-STATIC = rf"[^?#\\\x00-\x1f]{{1,500}}\.(?:{ENDINGS})"
+STATIC = rf"(?!(?:api/)?internal/)[^?#\\\x00-\x1f]{{1,500}}\.(?:{ENDINGS})"
 
 #: A client that is there answers pings.
 PING_SECONDS = 20

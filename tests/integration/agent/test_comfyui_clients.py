@@ -231,6 +231,8 @@ async def test_only_what_the_editor_needs_is_passed_on(open_agent: Agent) -> Non
     ):
         for method in ("GET", "POST"):
             assert (await open_agent.call(method, path)).status in (404, 405), (method, path)
+    for base in ("/comfyui", "/comfyui/api"):  # where the engine itself might have an answer
+        (await open_agent.get(f"{base}/internal/files/output.json")).error(404, "NotFound")
 
 
 async def test_without_the_setting_none_of_it_is_there(make_agent: MakeAgent) -> None:
