@@ -141,22 +141,26 @@ async def _write_events(
     record: TaskRecord,
     records: AsyncGenerator[TaskRecord, None],
 ) -> None:
-    """Write `record` and what follows; a comment line whenever nothing comes for a while."""
+    """Write `record` and what follows; a comment line whenever nothing comes for a while. The end is written at once,
+    other changes with pauses between them."""
     while True:
         await _write(response, await latest.event(board, record))
         if record.state.is_final:
             return
-        await asyncio.sleep(EVENT_SECONDS)  # what changes meanwhile comes in one event
+        pause = asyncio.create_task(asyncio.sleep(EVENT_SECONDS))
         upcoming = asyncio.ensure_future(anext(records))
         try:
             while not (await asyncio.wait((upcoming,), timeout=HEARTBEAT_SECONDS))[0]:
                 await _write(response, b": still here\n\n")
             record = upcoming.result()
+            if not record.state.is_final:
+                await pause
         except StopAsyncIteration:
             return
         finally:
             upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
+            pause.cancel()
+            await asyncio.gather(upcoming, pause, return_exceptions=True)
 
 
 async def _write(response: web.StreamResponse, data: bytes) -> None:
