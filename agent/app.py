@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -172,9 +171,9 @@ def build_app(settings: Settings) -> web.Application:
 
 
 def _open_library(settings: Settings) -> Library:
-    from agent.library.library import SHIPPED, Library  # noqa: PLC0415 - YAML and all; see LIBRARY
+    from agent.library.library import open_library  # noqa: PLC0415 - YAML and all; see LIBRARY
 
-    return Library([SHIPPED, *([Path(settings.workflows_dir)] if settings.workflows_dir else [])])
+    return open_library(settings.workflows_dir)
 
 
 def _open_models(settings: Settings) -> Callable[[], ModelTable]:

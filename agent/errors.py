@@ -183,7 +183,7 @@ class NodeNotAllowed(AgentError):
 
 
 class HookNotAllowed(AgentError):
-    """This route is for the platform alone."""
+    """This route is for the platform, and for programs on this machine that have an API key where keys are set."""
 
     status = 403
 

@@ -56,6 +56,8 @@ async def read_upload(request: web.Request) -> MultipartWriter:
     texts = {name: value for name in TEXTS if isinstance(value := fields.get(name), str)}
     if request.path.endswith(MASK):
         _check_original(request, texts.get("original_ref"))
+    if texts.get("type", "input") not in ("input", "temp"):
+        raise InvalidRequest('An upload is an input file: leave `type` out, or make it "input" or "temp".')
     overwrites = texts.get("overwrite") in ("true", "1")
     if not overwrites:
         texts.pop("overwrite", None)

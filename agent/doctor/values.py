@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from agent.build import bucket_reader, build_notifier
 from agent.doctor.finding import Finding, advice, ok, problem
+from agent.errors import AgentError
 from agent.inputs.addresses import AllowList
 from agent.labels.labeller import Labeller
 from agent.objects import open_object_store
@@ -144,6 +145,32 @@ def check_files(settings: Settings) -> list[Finding]:
             text = f"AGENT_PROVISION: {exc.args[0]}"
             found.append(problem("provisioning", text, "Correct the manifest: the engine will not start."))
     return found
+
+
+def check_models(settings: Settings) -> list[Finding]:
+    """Whether the workflows exist that the operator's table of models names, with the parameters that it sets."""
+    if settings.models is None:
+        return []
+    from agent.api.facades.models import read_models  # noqa: PLC0415 - YAML, which few need
+    from agent.library.library import open_library  # noqa: PLC0415
+
+    try:
+        table = read_models(settings.models)
+    except SettingsError:
+        return []  # named by check_settings
+    library, found = open_library(settings.workflows_dir), []
+    for name, model in table.lines.items():
+        known: set[str] = set()
+        for workflow in model.workflows:
+            try:
+                known |= library.get(workflow).manifest.parameters.keys()
+            except AgentError as error:
+                text = f'AGENT_MODELS: model "{name}": {error.detail}'
+                found.append(problem("models", text, "Correct the file: calls of this model fail."))
+        if model.workflows and (unknown := sorted(model.values.keys() - known)):
+            text = f'AGENT_MODELS: model "{name}": its workflows have no parameter {", ".join(unknown)}.'
+            found.append(problem("models", text, "Correct the file: calls of this model fail."))
+    return found or [ok("models", f"The {len(table.lines)} lines of AGENT_MODELS lead to workflows.")]
 
 
 def _is_wide(entry: str) -> bool:

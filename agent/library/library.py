@@ -52,6 +52,11 @@ class NamedWorkflow:
         return self.workflow.nodes[place.node].inputs.get(place.input)
 
 
+def open_library(folder: str | None) -> Library:
+    """The shipped workflows, and those of the operator's folder, which win over them."""
+    return Library([SHIPPED, *([Path(folder)] if folder else [])])
+
+
 class Library:
     """Folders, of which a later one wins over an earlier one where both have the same name. Files are read again when
     they have changed."""

@@ -20,11 +20,15 @@ DATA_URI = "data:"
 Size = Annotated[int, Field(strict=True, ge=64, le=2048)]
 
 
+#: Characters of one text, as many as OpenAI's API takes; more would only cost time before the GPU.
+LONGEST_TEXT = 32_000
+
+
 class Message(BaseModel):
     """One turn of a conversation."""
 
     role: StrictStr
-    content: StrictStr
+    content: Annotated[StrictStr, Field(max_length=LONGEST_TEXT)]
 
 
 class Input(BaseModel):
@@ -32,8 +36,8 @@ class Input(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    prompt: Annotated[StrictStr, Field(min_length=1)] | None = None
-    negative_prompt: StrictStr | None = None
+    prompt: Annotated[StrictStr, Field(min_length=1, max_length=LONGEST_TEXT)] | None = None
+    negative_prompt: Annotated[StrictStr, Field(max_length=LONGEST_TEXT)] | None = None
     image: Any = Field(None, repr=False)
     image_b64: StrictStr | None = Field(None, repr=False)
     mask: Any = Field(None, repr=False)
@@ -52,7 +56,7 @@ class Input(BaseModel):
     repetition_penalty: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    text: Annotated[StrictStr, Field(min_length=1)] | None = None
+    text: Annotated[StrictStr, Field(min_length=1, max_length=LONGEST_TEXT)] | None = None
     source_lang: StrictStr | None = None
     target_lang: StrictStr | None = None
     stream: bool = False

@@ -119,8 +119,10 @@ class ModelTable:
     """
 
     def __init__(self, own: Mapping[str, Model | None]) -> None:
-        #: Names of the operator's lines, without wildcards.
-        self.own = [name for name, model in own.items() if model is not None and "*" not in name]
+        #: The operator's lines, those with wildcards included.
+        self.lines = {name: model for name, model in own.items() if model is not None}
+        #: Their names, without wildcards.
+        self.own = [name for name in self.lines if "*" not in name]
         self._models = {**own, **{name: model for name, model in BUILT_IN.items() if name not in own}}
 
     @property

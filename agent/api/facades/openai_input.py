@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import pybase64
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from agent.api.facades.request import Wish, data_uri
@@ -71,10 +71,16 @@ class Generation(BaseModel):
         return MEDIA_TYPES[self.output_format or "png"]
 
 
+def _check_address(url: str) -> str:
+    if not url.startswith(("http://", "https://", "data:")):
+        raise ValueError("it must be an http(s) URL or a data URL")
+    return url
+
+
 class Reference(BaseModel):
     """A picture that is named instead of sent: by a URL, and not as a file of the engine, which workflows take too."""
 
-    image_url: Annotated[str, Field(pattern="^(https?://|data:)")]
+    image_url: Annotated[str, AfterValidator(_check_address)]
 
 
 class Edit(Generation):

@@ -16,11 +16,12 @@ from pydantic_core import to_json
 from agent.admission import RunRequest, new_task_id
 from agent.api.facades.answering import answer_early, name_tasks
 from agent.api.facades.runpod_jobs import STATUSES, describe, read_job
-from agent.api.keys import BOARD, METRICS, RUNNER
+from agent.api.keys import BOARD, ENGINE, METRICS, RUNNER
 from agent.api.parse import check_task_id
 from agent.api.render import ErrorResponse, json_response
 from agent.errors import AgentError, InvalidQuery, InvalidRequest, NotFound
 from agent.tasks.record import State, TaskRecord
+from comfyui.engine import EngineState
 
 __all__ = ["cancel", "health", "refuse", "render_error", "run", "runsync", "status"]
 
@@ -65,7 +66,9 @@ async def health(request: web.Request) -> web.Response:
     queue, metrics = request.app[RUNNER].queue(), request.app[METRICS]
     counts = metrics.values("tasks_total").items()
     ended = {name: sum(n for labels, n in counts if labels[0] == state) for name, state in ENDS.items()}
-    is_busy = bool(queue["running"])
+    is_busy, engine = bool(queue["running"]), request.app.get(ENGINE)
+    is_up = engine is None or engine.state is EngineState.READY  # a front is always ready to take jobs
+    is_failed = engine is not None and engine.state is EngineState.FAILED
     return json_response(
         {
             "jobs": {
@@ -75,12 +78,12 @@ async def health(request: web.Request) -> web.Response:
                 "retried": sum(metrics.values("task_retries_total").values()),
             },
             "workers": {
-                "idle": int(not is_busy),
-                "initializing": 0,
-                "ready": int(not is_busy),
+                "idle": int(is_up and not is_busy),
+                "initializing": int(not is_up and not is_failed),
+                "ready": int(is_up and not is_busy),
                 "running": int(is_busy),
                 "throttled": 0,
-                "unhealthy": 0,
+                "unhealthy": int(is_failed),
             },
         }
     )

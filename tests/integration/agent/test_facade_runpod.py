@@ -153,6 +153,12 @@ async def test_health_counts_this_instances_jobs(worker: Agent) -> None:
     assert health["workers"]["ready"] == 1
 
 
+async def test_health_says_that_the_engine_is_not_up(make_agent: MakeAgent) -> None:
+    agent = await make_agent(comfyui_command="sleep 600", wait=False)
+    workers = (await agent.get("/health")).ok()["workers"]
+    assert (workers["ready"], workers["idle"], workers["initializing"]) == (0, 0, 1)
+
+
 async def test_key_is_needed(make_agent: MakeAgent) -> None:
     agent = await make_agent(api_keys=["k3y"])
     for path in ("/run", "/v2/e/runsync"):

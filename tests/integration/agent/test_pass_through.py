@@ -41,6 +41,15 @@ async def upload(agent: Agent, data: bytes, name: str, **headers: str) -> Answer
     return await agent.call("POST", "/upload/image", data=form, headers=headers)
 
 
+@pytest.mark.parametrize("kind", ["output", "", "../output"])
+async def test_upload_puts_nothing_among_the_outputs(open_agent: Agent, kind: str) -> None:
+    form = aiohttp.FormData()
+    form.add_field("image", png((1, 2, 3)), filename="forged.png", content_type="image/png")
+    form.add_field("type", kind)
+    answer = await open_agent.call("POST", "/upload/image", data=form)
+    assert "input" in answer.error(400, "InvalidRequest")["detail"]
+
+
 @pytest.mark.real
 async def test_couple_photo_page_works(open_agent: Agent) -> None:
     """Upload, ask for a node, run over the WebSocket, poll, and show the picture by its name."""

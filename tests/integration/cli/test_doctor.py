@@ -147,6 +147,19 @@ async def test_files_that_settings_name_and_that_are_not_there(tmp_path: Path) -
     assert exit_code(findings) == 2
 
 
+async def test_models_that_lead_nowhere(tmp_path: Path) -> None:
+    table = tmp_path / "models.yaml"
+    table.write_text("good: {workflow: text-to-image, values: {steps: 3}}\n")
+    assert about(await findings_of(models=str(table)), "models").level is Level.OK
+    table.write_text('"gpt-*": {workflow: nope}\ndall-e-3: {workflow: text-to-image, values: {zzz: 1}}\n')
+    findings = await findings_of(models=str(table))
+    assert problems(findings) == ["models", "models"]
+    told = " ".join(finding.text for finding in findings)
+    assert "nope" in told
+    assert "zzz" in told
+    assert not [f for f in await findings_of() if f.about == "models"]
+
+
 async def test_weak_and_missing_protection() -> None:
     open_to_all = await findings_of(fetch_allow=["0.0.0.0/0"], webhook_url="https://example.com/x")
     assert problems(open_to_all) == []
