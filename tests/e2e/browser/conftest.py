@@ -75,9 +75,16 @@ async def context(browser: Browser, service: Service) -> AsyncIterator[BrowserCo
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(context: BrowserContext) -> AsyncIterator[Page]:
-    """A tab. What its console reports as an error fails the test. That the interface refused something, browsers report
-    as well, and tests mean it to."""
+    """A tab. What its console reports as an error fails the test."""
     page = await context.new_page()
+    errors = errors_of(page)
+    yield page
+    assert errors == []
+
+
+def errors_of(page: Page) -> list[str]:
+    """What the page's console reports as errors from now on. That the interface refused something, browsers report as
+    well, and tests mean it to."""
     errors: list[str] = []
 
     def look(message: ConsoleMessage) -> None:
@@ -87,8 +94,7 @@ async def page(context: BrowserContext) -> AsyncIterator[Page]:
 
     page.on("console", look)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    assert errors == []
+    return errors
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from urllib.request import urlopen
 
 from playwright.async_api import Browser, Page, Route, expect
 
+from tests.e2e.browser.conftest import errors_of
 from tests.e2e.browser.proxy import Proxy
 from tests.e2e.browser.service import SWITCHES, Service
 from tests.e2e.browser.studio import Studio
@@ -225,8 +226,7 @@ async def test_pictures_in_an_object_store_are_shown_from_there(
     with Service(tmp_path, AGENT_OUTPUTS="url", **settings) as service:
         context = await browser.new_context(base_url=service.url, locale="en-US")
         page = await context.new_page()
-        errors: list[str] = []
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        errors = errors_of(page)
         studio = Studio(page)
         await begin(studio, "1", 2)
         await expect(studio.pictures).to_have_count(2)
