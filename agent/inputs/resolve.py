@@ -11,11 +11,13 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.errors import AgentError, InvalidInput
 from agent.inputs.decode import decode_base64, looks_like_base64, parse_data_uri
 from agent.inputs.fetched import Fetched
+from agent.inputs.folder import InputFolder
 from agent.inputs.kinds import MediaKind, MediaLimits
 from comfyui.catalog import Catalog, MediaInput
 from comfyui.client import Client, FileRef
@@ -114,8 +116,12 @@ class Prefetch:
 class InputResolver:
     """Fetches, checks and uploads inputs. Calls may run at the same time; the same bytes are uploaded once."""
 
-    def __init__(self, client: Client, fetcher: Source, limits: MediaLimits) -> None:
+    def __init__(
+        self, client: Client, fetcher: Source, limits: MediaLimits, *, folder: Path | None = None
+    ) -> None:
+        """`folder`: the engine's input folder, if it is known and on this machine."""
         self._client, self._fetcher, self._limits = client, fetcher, limits
+        self._folder = InputFolder(client, folder)
         self._uploaded: dict[str, _Upload] = {}
         self._uploading: dict[str, asyncio.Lock] = {}
         self._gate = asyncio.Semaphore(PARALLEL_INPUTS)
@@ -127,6 +133,7 @@ class InputResolver:
 
     def forget_uploads(self) -> None:
         """The engine was started anew and may have lost its input folder."""
+        self._folder.doubt()
         for upload in self._uploaded.values():
             upload.is_sure = False
 
@@ -206,7 +213,9 @@ class InputResolver:
             if upload := self._uploaded.get(media.name):
                 prefetch.hold(upload)  # before anything is waited for: it must not be cleaned away meanwhile
             if upload is None or not upload.is_sure:
-                name = await self._client.upload(media.name, media.data)
+                name = media.name
+                if not await self._folder.put(name, media.data):
+                    name = await self._client.upload(name, media.data)
                 if upload is None:
                     upload = self._uploaded[media.name] = _Upload(name)
                     prefetch.hold(upload)

@@ -33,7 +33,8 @@ async def test_running_sampler_shows_previews_that_change(make_agent: MakeAgent)
     task_id = await agent.begin(graphs.sampled("v1-5-pruned-emaonly.safetensors", steps=LONG))
     first = await first_preview(agent, task_id)
     assert look(first).format == "JPEG"
-    await agent.until(task_id, lambda record: record["preview"] > 1)
+    seen = (await agent.task(task_id))["preview"]
+    await agent.until(task_id, lambda record: record["preview"] > seen)
     second = await agent.get(f"/api/tasks/{task_id}/preview")
     assert second.status == 200
     assert second.body != first

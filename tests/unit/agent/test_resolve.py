@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,10 +82,13 @@ class Case:
     """An engine, a web and a resolver between them."""
 
     def __init__(
-        self, files: Iterable[FileRef] = (), pages: dict[str, Fetched | Exception] | None = None
+        self,
+        files: Iterable[FileRef] = (),
+        pages: dict[str, Fetched | Exception] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.engine, self.web = Engine(*files), Web(pages or {})
-        self.resolver = InputResolver(self.engine, self.web, LIMITS)
+        self.resolver = InputResolver(self.engine, self.web, LIMITS, folder=folder)
 
     async def resolve(self, *values: Any, kind: str = "LoadImage", name: str = "image") -> list[Any]:
         """What becomes of these values, each on a node of its own."""
@@ -337,3 +341,53 @@ async def test_an_engine_that_cannot_be_reached_is_no_fault_of_the_caller(case: 
 async def test_a_picture_for_a_video_input_is_judged_as_video(case: Case) -> None:
     with pytest.raises(InvalidInput):
         await case.resolve(b64(png()), kind="LoadVideo", name="file")
+
+
+class Looking(Engine):
+    """Shows what lies in this folder, if it looks there."""
+
+    def __init__(self, folder: Path, *, looks_there: bool) -> None:
+        super().__init__()
+        self.folder, self.looks_there = folder, looks_there
+
+    async def has_file(self, file: FileRef) -> bool:
+        self.asked.append(file)
+        return self.looks_there and (self.folder / file.filename).is_file()
+
+
+def case_with(folder: Path, *, looks_there: bool = True) -> Case:
+    case = Case(folder=folder)
+    case.engine = Looking(folder, looks_there=looks_there)
+    case.resolver = InputResolver(case.engine, case.web, LIMITS, folder=folder)
+    return case
+
+
+async def test_file_is_put_into_the_engines_folder_where_that_can_be_written(tmp_path: Path) -> None:
+    case, pictures = case_with(tmp_path), [png(1), png(2)]
+    names = await case.resolve(*map(b64, pictures))
+    assert [(tmp_path / name).read_bytes() for name in names] == pictures
+    assert case.engine.uploads == []
+    assert len(list(tmp_path.iterdir())) == 2, "nothing else is left there"
+    proofs = len(case.engine.asked)
+    await case.resolve(b64(png(3)))
+    assert len(case.engine.asked) == proofs + 1, "base64 is asked for as a name; the folder is proven"
+    (tmp_path / names[0]).write_bytes(b"damaged")
+    case.resolver.forget_uploads()
+    assert await case.resolve(b64(pictures[0])) == [names[0]]
+    assert (tmp_path / names[0]).read_bytes() == pictures[0]
+
+
+async def test_engine_that_looks_elsewhere_is_sent_the_file(tmp_path: Path) -> None:
+    case = case_with(tmp_path, looks_there=False)
+    (name,) = await case.resolve(b64(png(1)))
+    assert name.startswith("stored-")
+    await case.resolve(b64(png(2)))
+    assert len(case.engine.uploads) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_folder_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
+    case = case_with(tmp_path / "missing")
+    (name,) = await case.resolve(b64(png(1)))
+    assert name.startswith("stored-")
+    assert len(case.engine.uploads) == 1
