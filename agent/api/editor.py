@@ -20,13 +20,13 @@ from pydantic_core import from_json, to_json
 
 from agent.api import passing
 from agent.api.keys import API_KEYS, DESK, PASSAGE
-from agent.api.parse import check_task_id, parse_run_request, read_body
+from agent.api.parse import check_task_id, parse_object, parse_run_request, read_body
 from agent.api.render import ErrorResponse, json_response
 from agent.api.slow import SlowReader, cut_off, reading_limit
 from agent.api.tasks import send_output
 from agent.editor import messages
 from agent.editor.sockets import Outbox
-from agent.errors import AgentError, InvalidJson, InvalidOptions, InvalidQuery, InvalidRequest, NotFound
+from agent.errors import AgentError, InvalidOptions, InvalidQuery, InvalidRequest, NotFound
 from comfyui.routes import HARMLESS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -232,13 +232,7 @@ def _can_open(socket: web.WebSocketResponse, request: web.Request) -> bool:
 async def _read_object(request: web.Request) -> dict[str, Any]:
     """A JSON object; nothing at all is an empty one, as for ComfyUI. Raises InvalidJson."""
     body = await read_body(request)
-    try:
-        found = from_json(body) if body.strip() else {}
-    except ValueError as exc:
-        raise InvalidJson(f"The body is not JSON: {exc}.") from None
-    if not isinstance(found, dict):
-        raise InvalidJson("The body is not a JSON object.")
-    return found
+    return parse_object(body) if body.strip() else {}
 
 
 def _ids(asked: dict[str, Any]) -> list[str]:

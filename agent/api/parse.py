@@ -130,6 +130,17 @@ async def reading(request: web.Request) -> AsyncIterator[None]:
         raise InvalidRequest("The body is not what its Content-Encoding or its length says.") from None
 
 
+def parse_object(body: bytes) -> dict[str, Any]:
+    """A body that is a JSON object. Raises InvalidJson. Takes a while for megabytes."""
+    try:
+        data = from_json(body, allow_inf_nan=False)
+    except ValueError as exc:
+        raise InvalidJson(f"The body is not JSON: {exc}.") from None
+    if not isinstance(data, dict):
+        raise InvalidJson("The body is not a JSON object.")
+    return data
+
+
 class Envelope(NamedTuple):
     """A body taken apart: the graph, which is still unchecked, and what stood beside it, as sent and as understood."""
 

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 from agent.errors import InvalidOptions
 from agent.labels.settings import LabelSettings
 from agent.model import Model
+from agent.safety.options import stricter
 from agent.safety.settings import Mode
 
 
@@ -43,22 +44,13 @@ class Labels(NamedTuple):
 def labels_of(settings: LabelSettings, asked: LabelOptions | None) -> Labels:
     """The stricter of both for each label. Raises InvalidOptions for a request that asks for less than is set, or for
     what this server has nothing to make it with."""
-    found = {name: getattr(settings, f"label_{name}") for name in Labels._fields}
-    for name, at_least in found.items():
-        wanted = getattr(asked, name, None)
-        if wanted is None:
-            continue
-        if wanted.strength < at_least.strength:
-            raise InvalidOptions(
-                f'Option "labels.{name}": this server has "{at_least.value}", and a request may only be stricter.',
-                option=f"labels.{name}",
-            )
-        if wanted is not Mode.OFF and (lacking := _lacking(settings, name)):
+    found = stricter("labels", "label", Labels._fields, settings, asked)
+    for name, mode in found.items():
+        if getattr(asked, name, None) and mode is not Mode.OFF and (lacking := _lacking(settings, name)):
             raise InvalidOptions(
                 f'Option "labels.{name}": this server cannot make this label, since {lacking} is not set.',
                 option=f"labels.{name}",
             )
-        found[name] = wanted
     return Labels(**found)
 
 

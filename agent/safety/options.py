@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import ConfigDict
 
 from agent.errors import InvalidOptions
@@ -31,15 +33,26 @@ class Modes(Model):
 
 def modes_of(settings: SafetySettings, asked: SafetyOptions | None) -> Modes:
     """The stricter of both for each part. Raises InvalidOptions for a request that asks for less than is set."""
-    found = {name: getattr(settings, f"safety_{name}") for name in Modes.model_fields}
+    return Modes(**stricter("safety", "safety", Modes.model_fields, settings, asked))
+
+
+def stricter(
+    option: str, prefix: str, names: Iterable[str], settings: object, asked: object
+) -> dict[str, Mode]:
+    """Name -> the stricter of the setting `PREFIX_NAME` and of what the request's `option` asks for under the name, if
+    it does.
+
+    Raises InvalidOptions for a request that asks for less than is set.
+    """
+    found: dict[str, Mode] = {name: getattr(settings, f"{prefix}_{name}") for name in names}
     for name, at_least in found.items():
-        wanted = getattr(asked, name, None)
+        wanted: Mode | None = getattr(asked, name, None)
         if wanted is None:
             continue
         if wanted.strength < at_least.strength:
             raise InvalidOptions(
-                f'Option "safety.{name}": this server has "{at_least.value}", and a request may only be stricter.',
-                option=f"safety.{name}",
+                f'Option "{option}.{name}": this server has "{at_least.value}", and a request may only be stricter.',
+                option=f"{option}.{name}",
             )
         found[name] = wanted
-    return Modes(**found)
+    return found

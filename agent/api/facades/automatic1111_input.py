@@ -6,10 +6,9 @@ from typing import Annotated, Any, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
 
-from agent.api.parse import in_thread, read_body
-from agent.errors import InvalidJson, InvalidParameter
+from agent.api.parse import in_thread, parse_object, read_body
+from agent.errors import InvalidParameter
 
 #: Most pictures of one call.
 MOST_PICTURES = 16
@@ -114,23 +113,13 @@ async def read_call(request: web.Request, kind: type[Call]) -> tuple[Call, dict[
 
 
 def _read(body: bytes, kind: type[Call]) -> tuple[Call, dict[str, Any]]:
-    data = parse(body)
+    data = parse_object(body)
     return check_call(kind, data), data
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
     """A body of JSON that is an object. Raises InvalidJson."""
-    return await in_thread(request.app, parse, await read_body(request))
-
-
-def parse(body: bytes) -> dict[str, Any]:
-    try:
-        data = from_json(body, allow_inf_nan=False)
-    except ValueError as exc:
-        raise InvalidJson(f"The body is not JSON: {exc}.") from None
-    if not isinstance(data, dict):
-        raise InvalidJson("The body is a JSON object.")
-    return data
+    return await in_thread(request.app, parse_object, await read_body(request))
 
 
 def check_call(kind: type[Call], data: dict[str, Any]) -> Call:

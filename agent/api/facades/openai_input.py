@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import pybase64
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
 
 from agent.api.facades.request import Wish, data_uri
 from agent.api.form import File, read_form
-from agent.api.parse import in_thread, read_body
-from agent.errors import InvalidInput, InvalidJson, InvalidParameter
+from agent.api.parse import in_thread, parse_object, read_body
+from agent.errors import InvalidInput, InvalidParameter
 
 #: The model of a call that names none.
 DEFAULT_MODEL = "gpt-image-1"
@@ -92,13 +91,13 @@ class Edit(Generation):
 
 async def read_generation(request: web.Request) -> Generation:
     """Raises InvalidJson, InvalidParameter."""
-    return _validate(Generation, await in_thread(request.app, _parse, await read_body(request)))
+    return _validate(Generation, await in_thread(request.app, parse_object, await read_body(request)))
 
 
 async def read_edit(request: web.Request) -> Edit:
     """An edit, as the form of the original or as its JSON. Raises InvalidJson, InvalidRequest, InvalidParameter."""
     if request.content_type != "multipart/form-data":
-        return _validate(Edit, await in_thread(request.app, _parse, await read_body(request)))
+        return _validate(Edit, await in_thread(request.app, parse_object, await read_body(request)))
     data: dict[str, Any] = {"images": []}
     for name, value in await read_form(request):
         if name not in PICTURES:
@@ -131,16 +130,6 @@ async def wish_of(app: web.Application, given: Generation) -> Wish:
         effort=EFFORT.get(given.quality or "auto", 1.0),
         wants_url=given.wants_url and not given.stream,
     )
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        data = from_json(body, allow_inf_nan=False)
-    except ValueError as exc:
-        raise InvalidJson(f"The body is not JSON: {exc}.") from None
-    if not isinstance(data, dict):
-        raise InvalidJson("The body is a JSON object.")
-    return data
 
 
 #: What is refused, since leaving it out would make another picture than the caller asked for.

@@ -40,11 +40,7 @@ def _build(kind: ImageClassifier, settings: SafetySettings) -> Classifier:
         case ImageClassifier.HTTP:
             from agent.safety.classifiers.hook import Hook, ImageHook  # noqa: PLC0415
 
-            url, authorization = settings.safety_image_url, settings.safety_image_authorization
-            hook = Hook(
-                url.get_secret_value() if url else "",
-                authorization.get_secret_value() if authorization else None,
-            )
+            hook = Hook(settings.safety_image_url, settings.safety_image_authorization)
             return ImageHook(hook, parse_thresholds(settings.safety_image_thresholds))
 
 

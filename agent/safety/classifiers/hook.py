@@ -14,7 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from agent.safety.classifiers.classifier import ClassifierDown, Label
 
@@ -43,9 +43,9 @@ class _Answer(BaseModel):
 class Hook:
     """One URL that is asked for labels. Calls may run at the same time."""
 
-    def __init__(self, url: str, authorization: str | None = None) -> None:
-        self._url = url
-        self._headers = {"Authorization": authorization} if authorization else {}
+    def __init__(self, url: SecretStr | None, authorization: SecretStr | None = None) -> None:
+        self._url = url.get_secret_value() if url else ""
+        self._headers = {"Authorization": authorization.get_secret_value()} if authorization else {}
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, body: bytes, media_type: str) -> list[Label]:

@@ -67,9 +67,5 @@ def _build(kind: PromptClassifierKind, settings: PromptSettings) -> PromptClassi
                 seconds=settings.safety_classifier_seconds,
             )
         case PromptClassifierKind.HTTP:
-            url, authorization = settings.safety_prompt_url, settings.safety_prompt_authorization
-            hook = Hook(
-                url.get_secret_value() if url else "",
-                authorization.get_secret_value() if authorization else None,
-            )
+            hook = Hook(settings.safety_prompt_url, settings.safety_prompt_authorization)
             return PromptHook(hook, parse_thresholds(settings.safety_prompt_thresholds))
