@@ -94,7 +94,12 @@ class DirectoryStore(TaskStore):
         self._threads = Threads(THREADS, "task-store")
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._cancels: dict[str, set[asyncio.Event]] = {}
+        self._failures = 0
         self._closed = False
+
+    @property
+    def failures(self) -> int:
+        return self._failures
 
     async def ping(self) -> None:
         await self._call(self._clock.ask)
@@ -271,7 +276,7 @@ class DirectoryStore(TaskStore):
             return await self._threads.run(partial(self._prepared, job), patience * self._timeout_seconds)
         except OSError as exc:
             self._refuse_if_closed()
-            self.failures += 1
+            self._failures += 1
             raise StoreUnavailable(_sentence(exc)) from exc
 
     def _prepared(self, job: Callable[[], _Result]) -> _Result:

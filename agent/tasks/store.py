@@ -71,8 +71,10 @@ class TaskStore(Protocol):
     #: Whether other instances find the same tasks and outputs in it.
     is_shared: bool = True
 
-    #: Calls that raised StoreUnavailable so far because the store did not answer as it should.
-    failures: int = 0
+    @property
+    def failures(self) -> int:
+        """Calls that raised StoreUnavailable so far because the store did not answer as it should."""
+        return 0
 
     async def ping(self) -> None:
         """Raise StoreUnavailable unless the store answers."""
