@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from agent.errors import AgentError, InputForbidden, InputNotFetched, InputTooLarge, ObjectStoreUnavailable
 from agent.inputs.fetched import Fetched
-from agent.objects import Location, ObjectMissing, ObjectStore, ObjectTooLarge
+from agent.object_access import Location
+from agent.objects import ObjectMissing, ObjectStore, ObjectTooLarge
 from agent.settings import SettingsError
 
 if TYPE_CHECKING:

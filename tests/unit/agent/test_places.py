@@ -11,7 +11,8 @@ import pytest
 
 from agent.admission import RunRequest
 from agent.errors import AgentError, AnswerTooLarge, InvalidOptions, ObjectStoreUnavailable, StoreUnavailable
-from agent.objects import Access, ObjectStore
+from agent.object_access import Access
+from agent.objects import ObjectStore
 from agent.outputs.collect import Collected
 from agent.outputs.places import PARALLEL_UPLOADS, OutputPlaces
 from agent.settings import Outputs

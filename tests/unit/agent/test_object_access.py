@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.objects import Access, Location, open_bucket, open_object_store, plan_access
+from agent.object_access import Access, Location, plan_access
+from agent.objects import open_bucket, open_object_store
 from agent.settings import SettingsError, load_settings
 from tests.integration.agent.service import settings_of
 
