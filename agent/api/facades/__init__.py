@@ -84,7 +84,9 @@ ALL = (
     Facade(
         FacadeName.RUNPOD,
         "runpod",
-        re.compile(r"/v2/[^/]+/.*|/run|/runsync|/health|/(status|cancel|stream|retry)/[^/]+|/purge-queue"),
+        re.compile(
+            r"/v2/[^/]+/.*|/run|/runsync|/health|/(status|status-sync|stream|cancel|retry)/[^/]+|/purge-queue"
+        ),
         tuple(
             (method, f"{base}{path}", function)
             for base in ("", "/v2/{endpoint}")
@@ -93,9 +95,10 @@ ALL = (
                 ("POST", "/runsync", "runsync"),
                 ("GET", "/status/{id}", "status"),
                 ("POST", "/status/{id}", "status"),
+                ("GET", "/status-sync/{id}", "status_sync"),
+                ("GET", "/stream/{id}", "stream"),
                 ("POST", "/cancel/{id}", "cancel"),
                 ("GET", "/health", "health"),
-                ("GET", "/stream/{id}", "refuse"),
                 ("POST", "/retry/{id}", "refuse"),
                 ("POST", "/purge-queue", "refuse"),
             )

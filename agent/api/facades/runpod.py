@@ -1,4 +1,5 @@
-"""RunPod's serverless endpoints with worker-comfyui behind them: /run, /runsync, /status/ID, /cancel/ID, /health.
+"""RunPod's serverless endpoints with worker-comfyui behind them: /run, /runsync, /status/ID, /status-sync/ID,
+/stream/ID, /cancel/ID, /health.
 
 They are answered at the root and under /v2/ENDPOINT, where any name of an endpoint may stand. A job is a task, whose id
 is the job's, so any instance can tell how it is.
@@ -15,7 +16,7 @@ from pydantic_core import to_json
 
 from agent.admission import RunRequest, new_task_id
 from agent.api.facades.answering import answer_early, name_tasks
-from agent.api.facades.runpod_jobs import STATUSES, describe, read_job
+from agent.api.facades.runpod_jobs import describe, read_job, status_of
 from agent.api.keys import BOARD, ENGINE, METRICS, RUNNER
 from agent.api.parse import check_task_id
 from agent.api.render import ErrorResponse, json_response
@@ -23,10 +24,13 @@ from agent.errors import AgentError, InvalidQuery, InvalidRequest, NotFound
 from agent.tasks.record import State, TaskRecord
 from comfyui.engine import EngineState
 
-__all__ = ["cancel", "health", "refuse", "render_error", "run", "runsync", "status"]
+__all__ = ["cancel", "health", "refuse", "render_error", "run", "runsync", "status", "status_sync", "stream"]
 
-#: How long /runsync waits without `?wait=`, and what that may be, in seconds.
+#: How long /runsync and /status-sync wait without `?wait=`, and what that may be, in seconds.
 WAIT_SECONDS, SHORTEST_WAIT, LONGEST_WAIT = 90.0, 1.0, 300.0
+
+#: How long /stream waits, in seconds: some clients ask again at once, and the others give up after 3.
+STREAM_WAIT = 1.0
 
 #: Counters of tasks by their end, as /health calls them.
 ENDS = {"completed": State.SUCCEEDED, "failed": State.FAILED}
@@ -40,7 +44,7 @@ async def run(request: web.Request) -> web.Response:
             "front (AGENT_ROLE=front), or use /runsync."
         )
     record = await request.app[RUNNER].submit(await read_job(request), name_tasks(request))
-    return json_response({"id": record.id, "status": STATUSES[record.state]}, headers={"task-id": record.id})
+    return json_response({"id": record.id, "status": status_of(record)}, headers={"task-id": record.id})
 
 
 async def runsync(request: web.Request) -> web.StreamResponse:
@@ -55,10 +59,25 @@ async def status(request: web.Request) -> web.Response:
     return await _tell(request.app, await request.app[BOARD].get(_id(request)))
 
 
+async def status_sync(request: web.Request) -> web.StreamResponse:
+    """How a job is once it is over, or after `?wait=` milliseconds. So RunPod's client for JavaScript waits for jobs
+    that outlast its /runsync."""
+    job_id, wait = _id(request), _wait(request)
+    return await answer_early(request, _wait_and_tell(request.app, job_id, wait))
+
+
+async def stream(request: web.Request) -> web.Response:
+    """How a job is, within a second: a job of worker-comfyui streams nothing, so callers only learn when it is over."""
+    record = await _follow(request.app, _id(request), STREAM_WAIT)
+    return json_response(
+        {"id": record.id, "status": status_of(record), "stream": []}, headers={"task-id": record.id}
+    )
+
+
 async def cancel(request: web.Request) -> web.Response:
     """End a job; one that is over stays as it is."""
     record = await request.app[RUNNER].cancel(_id(request))
-    return json_response({"id": record.id, "status": STATUSES[record.state]}, headers={"task-id": record.id})
+    return json_response({"id": record.id, "status": status_of(record)}, headers={"task-id": record.id})
 
 
 async def health(request: web.Request) -> web.Response:
@@ -92,8 +111,8 @@ async def health(request: web.Request) -> web.Response:
 async def refuse(request: web.Request) -> web.Response:
     """What RunPod has beside it."""
     raise NotFound(
-        f"{request.path} is not answered here: a job of worker-comfyui streams nothing, /run with the same task-id "
-        "header tries a job again, and jobs are cancelled one by one."
+        f"{request.path} is not answered here: /run with the same task-id header tries a job again, and jobs are "
+        "cancelled one by one."
     )
 
 
@@ -122,13 +141,23 @@ async def _run_and_tell(request: web.Request, job: RunRequest, wait: float) -> w
                 raise  # it was not taken in
         return await _tell(request.app, await request.app[BOARD].get(task_id))
     record = await runner.submit(job, name)
+    return await _wait_and_tell(request.app, record.id, wait)
+
+
+async def _wait_and_tell(app: web.Application, job_id: str, wait: float) -> web.Response:
+    return await _tell(app, await _follow(app, job_id, wait))
+
+
+async def _follow(app: web.Application, job_id: str, wait: float) -> TaskRecord:
+    """The job once it is over, or as it is after so many seconds. Raises TaskNotFound, StoreUnavailable."""
+    record = await app[BOARD].get(job_id)
     try:
-        async with asyncio.timeout(wait), aclosing(request.app[BOARD].follow(record.id)) as records:
+        async with asyncio.timeout(wait), aclosing(app[BOARD].follow(job_id)) as records:
             async for record in records:  # noqa: B007 - the last one is told
                 pass
     except TimeoutError:
         pass
-    return await _tell(request.app, record)
+    return record
 
 
 async def _tell(app: web.Application, record: TaskRecord) -> web.Response:

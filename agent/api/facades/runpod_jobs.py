@@ -40,10 +40,16 @@ async def read_job(request: web.Request) -> RunRequest:
     return await in_thread(request.app, _parse, body, request.app[SETTINGS].max_nodes)
 
 
+def status_of(record: TaskRecord) -> str:
+    """The word that RunPod has for how a job is."""
+    is_late = record.error is not None and record.error["code"] == "TaskTimeout"
+    return "TIMED_OUT" if is_late else STATUSES[record.state]
+
+
 async def describe(app: web.Application, record: TaskRecord, now: float) -> dict[str, Any]:
     """A job as /status tells of it; times are milliseconds."""
     began = record.started_at or record.finished_at or now
-    told: dict[str, Any] = {"id": record.id, "status": STATUSES[record.state]}
+    told: dict[str, Any] = {"id": record.id, "status": status_of(record)}
     told["delayTime"] = _milliseconds(record.created_at, began)
     if record.started_at is not None:
         told["executionTime"] = _milliseconds(began, record.finished_at or now)
@@ -53,8 +59,6 @@ async def describe(app: web.Application, record: TaskRecord, now: float) -> dict
         told["output"] = await _output(app, record)
     elif record.error is not None:
         told["error"] = record.error["detail"]
-        if record.error["code"] == "TaskTimeout":
-            told["status"] = "TIMED_OUT"
     return told
 
 

@@ -102,6 +102,23 @@ async def test_job_that_takes_longer_than_the_wait_goes_on(worker: Agent) -> Non
     refused(await post(worker, "/runsync?wait=long", job(graphs.painted())), 400, "InvalidQuery")
 
 
+@pytest.mark.parametrize("base", BASES)
+async def test_job_is_waited_for_by_its_id(worker: Agent, base: str) -> None:
+    job_id = (await post(worker, f"{base}/run", job(graphs.stepping(steps=150)))).ok()["id"]
+    waiting = (await worker.get(f"{base}/status-sync/{job_id}?wait=1000")).ok()
+    assert waiting["status"] in ("IN_QUEUE", "IN_PROGRESS")
+    streamed = (await worker.get(f"{base}/stream/{job_id}")).ok()
+    assert streamed["stream"] == []
+    assert streamed["status"] in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
+    assert (await worker.get(f"{base}/status-sync/{job_id}")).ok()["status"] == "COMPLETED"
+    assert (await worker.get(f"{base}/stream/{job_id}")).ok() == {
+        "id": job_id,
+        "status": "COMPLETED",
+        "stream": [],
+    }
+    refused(await worker.get(f"{base}/status-sync/{job_id}?wait=long"), 400, "InvalidQuery")
+
+
 async def test_job_that_fails_says_why(worker: Agent) -> None:
     told = (await post(worker, "/runsync", job(graphs.raising("no such luck")))).ok()
     assert told["status"] == "FAILED"
@@ -137,8 +154,8 @@ async def test_what_has_no_meaning_here_is_let_be_or_refused_by_name(worker: Age
     assert (await post(worker, "/runsync", body)).ok()["status"] == "COMPLETED"
     for path in ("/retry/x", "/purge-queue", "/v2/e/retry/x"):
         refused(await post(worker, path), 404, "NotFound")
-    refused(await worker.get("/stream/x"), 404, "NotFound")
-    refused(await worker.get("/status/unknown"), 404, "TaskNotFound")
+    for path in ("/status", "/status-sync", "/stream"):
+        refused(await worker.get(f"{path}/unknown"), 404, "TaskNotFound")
     refused(await worker.get("/v2/e/nothing"), 404, "NotFound")
 
 
