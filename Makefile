@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Clients of other APIs, for tests: see tests/clients/requirements.in.
+CLIENTS := $(VENV)/clients
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench check format lock clean
@@ -12,7 +14,7 @@ help: ## list the commands
 demo: $(VENV)/.run ## install, then run workflows through the agent on the embedded simulator
 	$(BIN)/comfyui-agent demo
 
-test: $(VENV)/.dev ## lint, types and the whole test suite
+test: $(VENV)/.dev $(CLIENTS)/.installed ## lint, types and the whole test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -29,6 +31,7 @@ lock: $(VENV)/.dev ## resolve the dependencies again and write the lock files
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --all-extras pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header tests/clients/requirements.in -o tests/clients/requirements.lock
 
 clean: ## remove what the commands above made
 	rm -rf $(VENV) demo-output benchmark-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -44,4 +47,11 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(VENV)/bin/pip
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+$(CLIENTS)/.installed: tests/clients/requirements.lock tests/clients/package-lock.json | $(VENV)/bin/pip
+	$(BIN)/python -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r tests/clients/requirements.lock
+	cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
+	! command -v npm >/dev/null || npm ci --silent --ignore-scripts --prefix $(CLIENTS)
 	touch $@

@@ -42,7 +42,8 @@ def make_clone(folder: Path, *folders: str) -> Path:
     ours = Path(sys.prefix)
     for name in ("lib", "pyvenv.cfg"):
         (programs.parent / name).symlink_to(ours / name)
-    for name in ("bin/pip", ".run", ".dev"):
+    (programs.parent / "clients").mkdir()
+    for name in ("bin/pip", ".run", ".dev", "clients/.installed"):
         (programs.parent / name).touch()
     return folder
 

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.blocks import Block, executes
+from tests.e2e.blocks import ROOT, Block, executes
 from tests.e2e.shell import Shell, make_clone
 from tests.ports import free_port, wait_until_ready
 from tests.redis_server import RedisServer
@@ -69,5 +69,6 @@ def small_clone(folder: Path) -> Shell:
         (folder / package).mkdir()
         (folder / package / "__init__.py").write_text('"""Nothing."""\n')
     (folder / "tests").mkdir()
+    (folder / "tests" / "clients").symlink_to(ROOT / "tests" / "clients")  # make looks when they last changed
     (folder / "tests" / "test_one.py").write_text(ONE_TEST)
     return Shell(folder, PYTEST_ADDOPTS="--maxprocesses 1")
