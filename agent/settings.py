@@ -18,12 +18,17 @@ from pydantic import (
     model_validator,
 )
 
+from agent.front.settings import FrontSettings
+from agent.inputs.settings import InputSettings
 from agent.labels.settings import LabelSettings
 from agent.safety.prompts.settings import PromptSettings
+from agent.settings_engine import EngineSettings
 from agent.settings_errors import say_wrong
 from agent.settings_facades import FacadeSettings
+from agent.settings_objects import ObjectStoreSettings
 from agent.settings_types import HttpUrl, SettingsGroup, WordList, split_words
-from agent.webhooks.signing import read_secret
+from agent.tasks.settings import StoreSettings
+from agent.webhooks.settings import WebhookSettings
 from comfyui.routes import HARMLESS
 
 #: Behind a gateway: what the platform gives an instance to drain (90 s), less what is left to be done then.
@@ -78,19 +83,6 @@ def _split_keys(value: Any) -> Any:
     return keys
 
 
-def _split_webhook_secrets(value: Any) -> Any:
-    secrets = split_words(value)
-    if value and not secrets:
-        raise ValueError("there is no secret in it, and without one webhooks would not be signed")
-    return secrets
-
-
-def _check_webhook_secrets(value: list[SecretStr]) -> list[SecretStr]:
-    for secret in value:
-        read_secret(secret.get_secret_value())
-    return value
-
-
 def _check_routes(names: list[str]) -> list[str]:
     unknown = [name for name in names if name not in HARMLESS and name != ALL_ROUTES]
     if unknown:
@@ -100,16 +92,10 @@ def _check_routes(names: list[str]) -> list[str]:
 
 
 SecretList = Annotated[list[SecretStr], BeforeValidator(_split_keys)]
-WebhookSecretList = Annotated[
-    list[SecretStr],
-    BeforeValidator(_split_webhook_secrets),
-    AfterValidator(_check_webhook_secrets),
-]
 
 
 class CoreSettings(SettingsGroup):
-    """The settings of the service itself. The names without a prefix (REDIS_URL, COMFYUI_*) are those that other
-    software uses for the same thing."""
+    """The settings of the service itself."""
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a container's contract
     port: int = Field(
@@ -122,20 +108,6 @@ class CoreSettings(SettingsGroup):
     role: Role = Field(
         Role.ALL,
         description="front: no engine of its own. all; or engine, which is the same, for one behind a front.",
-    )
-    engine_url: HttpUrl | None = Field(
-        None, description="front: the address of the engine function, which runs the tasks."
-    )
-    engine_api_key: SecretStr | None = Field(
-        None, description="front: sent to the engine function as X-Api-Key."
-    )
-    engine_authorization: SecretStr | None = Field(
-        None, description="front: sent to the engine function as Authorization, for the platform's own check."
-    )
-    async_body_bytes: int = Field(
-        128 * 1024,
-        gt=0,
-        description="front: largest asynchronous request that the platform takes; beyond it inputs are parked.",
     )
     invocation: Invocation = Field(
         Invocation.AUTO, description="Who answers 202 to asynchronous callers: auto, gateway or standalone."
@@ -151,19 +123,8 @@ class CoreSettings(SettingsGroup):
         default_factory=list,
         description="Comma-separated origins whose pages may call the API. None: no other.",
     )
-    fetch_allow: WordList = Field(
-        default_factory=list,
-        description="Comma-separated hosts and networks that input URLs may reach although they are private.",
-    )
-    fetch_timeout_seconds: float = Field(30, gt=0, description="How long the download of one input may take.")
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body.")
     max_nodes: int = Field(2000, gt=0, description="Most nodes of one workflow.")
-    max_input_bytes: int = Field(64 * 2**20, gt=0, description="Largest input file, decoded or downloaded.")
-    max_input_pixels: int = Field(100_000_000, gt=0, description="Largest input picture, width times height.")
-    input_buckets: WordList = Field(
-        default_factory=list,
-        description="Comma-separated buckets, or bucket/prefix, that s3:// and oss:// inputs may name. None: none.",
-    )
     outputs: Outputs = Field(
         Outputs.INLINE,
         description="How outputs reach the caller where the request does not say: inline, or url (object store).",
@@ -176,36 +137,6 @@ class CoreSettings(SettingsGroup):
         gt=0,
         description="Largest answer; a larger one has URLs instead. Default: 32 MiB behind a gateway, else none.",
     )
-    object_store: str | None = Field(
-        None,
-        description="Where outputs may be kept: s3://bucket/prefix (also R2, MinIO) or oss://bucket/prefix.",
-    )
-    object_store_endpoint: HttpUrl | None = Field(
-        None,
-        description="Address of the object store. Default: Amazon's, or OSS of the region, inside it on FC.",
-    )
-    object_store_public_endpoint: HttpUrl | None = Field(
-        None, description="Address for signed URLs where callers reach the store by another one than we do."
-    )
-    object_store_region: str | None = Field(
-        None, description="Region of the buckets; R2's is auto. Default: AWS_REGION, for OSS FC_REGION."
-    )
-    object_store_key_id: SecretStr | None = Field(
-        None, description="Access key. Default: AWS_ACCESS_KEY_ID, for OSS ALIBABA_CLOUD_ACCESS_KEY_ID."
-    )
-    object_store_key_secret: SecretStr | None = Field(
-        None, description="Its secret. Default: AWS_SECRET_ACCESS_KEY or ALIBABA_CLOUD_ACCESS_KEY_SECRET."
-    )
-    object_store_token: SecretStr | None = Field(
-        None,
-        description="Token of a key that is lent. Default: AWS_SESSION_TOKEN or ALIBABA_CLOUD_SECURITY_TOKEN.",
-    )
-    object_store_timeout_seconds: float = Field(
-        60, gt=0, description="How long one transfer to or from the object store may take, retries included."
-    )
-    signed_url_seconds: int = Field(
-        3600, ge=1, le=604_800, description="How long a signed URL of an output can be used; at most a week."
-    )
     queue_size: int = Field(
         64, ge=0, description="Tasks that may wait on this instance beside those in the engine."
     )
@@ -214,31 +145,6 @@ class CoreSettings(SettingsGroup):
     )
     task_timeout_seconds: float = Field(
         3600, gt=0, description="How long a task may take from admission to delivery."
-    )
-    task_ttl_seconds: int = Field(
-        86_400, gt=0, description="How long a finished task and its outputs are kept."
-    )
-    memory_output_bytes: int = Field(
-        256 * 2**20,
-        gt=0,
-        description="Bytes of outputs kept in memory, without a shared store or while it is away; the oldest go first.",
-    )
-    webhook_url: SecretStr | None = Field(
-        None,
-        description="Told of the end of every task whose request names no webhook; its query may hold a secret.",
-    )
-    webhook_secrets: WebhookSecretList = Field(
-        default_factory=list,
-        description="Comma-separated secrets (whsec_...), each of which signs every webhook. None: not signed.",
-    )
-    webhook_timeout_seconds: float = Field(
-        15, gt=0, description="How long a receiver of webhooks may take to answer."
-    )
-    webhook_attempts: int = Field(5, ge=1, description="How often one webhook is tried.")
-    webhook_total_seconds: float = Field(
-        60,
-        gt=0,
-        description="How long all tries of one webhook may take together; behind a platform they are billed.",
     )
     lease_seconds: float = Field(
         30, gt=0, description="A task whose instance is silent for this long is lost."
@@ -249,28 +155,6 @@ class CoreSettings(SettingsGroup):
         description="How long a platform that queues requests may go on delivering one; later it counts as lost.",
     )
     max_attempts: int = Field(3, ge=1, description="How often a task is tried before it fails for good.")
-    provision: str | None = Field(
-        None,
-        description="A manifest of models to put in place before the engine starts (docs/provisioning.md).",
-    )
-    engine_start_seconds: float = Field(600, gt=0, description="How long ComfyUI may take to become ready.")
-    engine_silence_seconds: float = Field(
-        2, gt=0, description="Without an event for this long, a running prompt is looked up over HTTP."
-    )
-    engine_stall_seconds: float = Field(
-        900,
-        gt=0,
-        description="A prompt that runs this long without any sign of life has hung: ComfyUI is restarted.",
-    )
-    engine_hang_seconds: float = Field(
-        60,
-        gt=0,
-        description="A ComfyUI that answers no HTTP request for this long has hung: it is restarted.",
-    )
-    warm_up: str | None = Field(
-        None,
-        description="A JSON file with a workflow to run once when the engine is up, so that its models are loaded.",
-    )
     workflows_dir: str | None = Field(
         None,
         description="A folder of named workflows, beside the shipped ones; of two with the same name this one counts.",
@@ -282,12 +166,6 @@ class CoreSettings(SettingsGroup):
     nodes_deny: WordList = Field(
         default_factory=list, description="Comma-separated node classes that may not run, * as wildcard."
     )
-    keep_files_seconds: float = Field(
-        600,
-        ge=0,
-        description="The engine's files of a task are removed so long after it; 0 keeps them for ever. "
-        "A folder given by --output-directory is left alone.",
-    )
     pass_through: Annotated[list[str], BeforeValidator(split_words), AfterValidator(_check_routes)] = Field(
         default_factory=list,
         description="Comma-separated routes of ComfyUI's own that are passed on to it, such as /view; "
@@ -298,14 +176,6 @@ class CoreSettings(SettingsGroup):
         ge=0,
         description="How long running tasks may take to finish at shutdown; 75 at most behind a gateway.",
     )
-    store_dir: str | None = Field(
-        None,
-        description="Instead of REDIS_URL: a folder that all instances share, on a NAS; it must be there.",
-    )
-    redis_prefix: str = Field("comfyui-agent:", description="Begins every key in Redis.")
-    redis_timeout_seconds: float = Field(
-        5, gt=0, description="A silent Redis is given up after one and a half times this long."
-    )
     traces_endpoint: HttpUrl | None = Field(
         None,
         validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -313,70 +183,6 @@ class CoreSettings(SettingsGroup):
     )
     log_level: LogLevel = Field("info", description="debug, info, warning or error.")
     log_format: LogFormat = Field(LogFormat.AUTO, description="text, json, or auto: text on a terminal.")
-
-    redis_url: SecretStr | None = Field(
-        None,
-        validation_alias="REDIS_URL",
-        description="The shared task store. Without it and AGENT_STORE_DIR: this process's memory.",
-    )
-    comfyui_root: str | None = Field(
-        None, validation_alias="COMFYUI_ROOT", description="A ComfyUI checkout to launch."
-    )
-    comfyui_python: str | None = Field(
-        None,
-        validation_alias="COMFYUI_PYTHON",
-        description="Interpreter for COMFYUI_ROOT; default: its own venv's.",
-    )
-    comfyui_args: str = Field(
-        "", validation_alias="COMFYUI_ARGS", description="Further flags for the launched ComfyUI."
-    )
-    comfyui_command: str | None = Field(
-        None,
-        validation_alias="COMFYUI_COMMAND",
-        description="The whole command to launch instead, {port} filled in: any server that speaks ComfyUI's protocol.",
-    )
-    comfyui_url: HttpUrl | None = Field(
-        None,
-        validation_alias="COMFYUI_URL",
-        description="A ComfyUI that already runs: attach, do not supervise.",
-    )
-    comfyui_base_directory: str | None = Field(
-        None,
-        validation_alias="COMFYUI_BASE_DIRECTORY",
-        description="For COMFYUI_COMMAND or COMFYUI_URL: where its input, output and temp folders are.",
-    )
-    comfyui_port: int = Field(
-        9001,
-        ge=1,
-        le=65535,
-        validation_alias="COMFYUI_PORT",
-        description="Port for the launched ComfyUI, on loopback.",
-    )
-
-    @model_validator(mode="after")
-    def _one_store(self) -> Self:
-        if self.redis_url and self.store_dir:
-            raise ValueError("REDIS_URL and AGENT_STORE_DIR contradict each other: set one of them")
-        return self
-
-    @model_validator(mode="after")
-    def _one_engine(self) -> Self:
-        named = [n for n in ("comfyui_root", "comfyui_command", "comfyui_url") if getattr(self, n)]
-        if len(named) > 1:
-            raise ValueError(
-                f"{' and '.join(n.upper() for n in named)} contradict each other: set one of them"
-            )
-        if self.comfyui_base_directory and not (self.comfyui_command or self.comfyui_url):
-            raise ValueError(
-                "COMFYUI_BASE_DIRECTORY is for COMFYUI_COMMAND and COMFYUI_URL; otherwise COMFYUI_ARGS say it"
-            )
-        if self.comfyui_url is not None and self.provision:
-            raise ValueError("AGENT_PROVISION is for an engine that the agent starts, not for COMFYUI_URL")
-        if self.role is not Role.FRONT and self.comfyui_url is None and self.port == self.comfyui_port:
-            raise ValueError("AGENT_PORT and COMFYUI_PORT are the same: each server needs a port of its own")
-        if self.outputs is Outputs.URL and self.object_store is None:
-            raise ValueError("AGENT_OUTPUTS=url needs a place for the files: set AGENT_OBJECT_STORE")
-        return self
 
     @model_validator(mode="after")
     def _ends_in_time(self) -> Self:
@@ -388,26 +194,6 @@ class CoreSettings(SettingsGroup):
                 f"after it asks it to drain, so {LONGEST_SHUTDOWN_SECONDS} is the most"
             )
         return self
-
-    @model_validator(mode="after")
-    def _front_has_what_it_needs(self) -> Self:
-        if self.role is Role.FRONT and self.engine_url is None:
-            raise ValueError("AGENT_ROLE=front needs AGENT_ENGINE_URL, the address of the engine function")
-        if self.role is Role.FRONT and self.redis_url is None and self.store_dir is None:
-            raise ValueError(
-                "AGENT_ROLE=front needs REDIS_URL or AGENT_STORE_DIR: it answers for tasks that others run"
-            )
-        if self.role is Role.FRONT and self.serves_comfyui_clients:
-            raise ValueError(
-                "AGENT_PASS_THROUGH=all needs an engine of its own: on a front, name the routes to pass on"
-            )
-        return self
-
-    @property
-    def is_simulated(self) -> bool:
-        """Whether the engine is the embedded simulator, whose pictures are stand-ins."""
-        named = self.comfyui_root or self.comfyui_command or self.comfyui_url
-        return not named and self.role is not Role.FRONT
 
     @property
     def serves_comfyui_clients(self) -> bool:
@@ -432,9 +218,48 @@ class CoreSettings(SettingsGroup):
         return self.max_answer_bytes
 
 
-class Settings(LabelSettings, FacadeSettings, PromptSettings, CoreSettings):
-    """Every setting. The subjects with settings of their own are further bases; in the documents they come after the
-    service's, in the order from right to left."""
+class Settings(
+    LabelSettings,
+    FacadeSettings,
+    PromptSettings,
+    EngineSettings,
+    WebhookSettings,
+    ObjectStoreSettings,
+    StoreSettings,
+    InputSettings,
+    FrontSettings,
+    CoreSettings,
+):
+    """Every setting, and what they mean together. In the documents the subjects stand in the order from the last base
+    to the first."""
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if self.role is not Role.FRONT and self.comfyui_url is None and self.port == self.comfyui_port:
+            raise ValueError("AGENT_PORT and COMFYUI_PORT are the same: each server needs a port of its own")
+        if self.outputs is Outputs.URL and self.object_store is None:
+            raise ValueError("AGENT_OUTPUTS=url needs a place for the files: set AGENT_OBJECT_STORE")
+        return self
+
+    @model_validator(mode="after")
+    def _front_has_what_it_needs(self) -> Self:
+        if self.role is Role.FRONT and self.engine_url is None:
+            raise ValueError("AGENT_ROLE=front needs AGENT_ENGINE_URL, the address of the engine function")
+        if self.role is Role.FRONT and self.redis_url is None and self.store_dir is None:
+            raise ValueError(
+                "AGENT_ROLE=front needs REDIS_URL or AGENT_STORE_DIR: it answers for tasks that others run"
+            )
+        if self.role is Role.FRONT and self.serves_comfyui_clients:
+            raise ValueError(
+                "AGENT_PASS_THROUGH=all needs an engine of its own: on a front, name the routes to pass on"
+            )
+        return self
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the engine is the embedded simulator, whose pictures are stand-ins."""
+        named = self.comfyui_root or self.comfyui_command or self.comfyui_url
+        return not named and self.role is not Role.FRONT
 
 
 class SettingsError(ValueError):

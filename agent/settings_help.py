@@ -9,91 +9,48 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from agent.front.settings import FrontSettings
+from agent.inputs.settings import InputSettings
+from agent.labels.settings import LabelSettings
+from agent.safety.prompts.settings import PromptSettings
 from agent.settings import Settings, variable
+from agent.settings_engine import EngineSettings
+from agent.settings_facades import FacadeSettings
+from agent.settings_objects import ObjectStoreSettings
+from agent.tasks.settings import StoreSettings
+from agent.webhooks.settings import WebhookSettings
 
 WIDTH = 79
 
 #: Heading -> fields. What is in none of them stands under the last heading, so that nothing can be missing.
-GROUPS = {
+GROUPS: dict[str, tuple[str, ...]] = {
     "Listening": ("host", "port", "role", "invocation"),
     "Who and what is let in": (
         "api_keys",
         "api_keys_file",
         "cors_origins",
-        "fetch_allow",
-        "input_buckets",
         "nodes_allow",
         "nodes_deny",
+        "pass_through",
     ),
-    "The engine": (
-        "comfyui_root",
-        "comfyui_python",
-        "comfyui_args",
-        "comfyui_command",
-        "comfyui_url",
-        "comfyui_base_directory",
-        "comfyui_port",
-        "provision",
-        "engine_start_seconds",
-        "engine_silence_seconds",
-        "engine_stall_seconds",
-        "warm_up",
-    ),
+    "The engine": tuple(EngineSettings.model_fields),
     "Tasks": (
-        "redis_url",
-        "redis_prefix",
-        "store_dir",
         "queue_size",
         "concurrency",
         "task_timeout_seconds",
-        "task_ttl_seconds",
         "lease_seconds",
+        "delivery_seconds",
         "max_attempts",
         "shutdown_seconds",
     ),
-    "Webhooks": (
-        "webhook_url",
-        "webhook_secrets",
-        "webhook_timeout_seconds",
-        "webhook_attempts",
-        "webhook_total_seconds",
-    ),
-    "Outputs": (
-        "outputs",
-        "max_output_bytes",
-        "max_answer_bytes",
-        "object_store",
-        "object_store_endpoint",
-        "object_store_public_endpoint",
-        "object_store_region",
-        "object_store_key_id",
-        "object_store_key_secret",
-        "object_store_token",
-        "object_store_timeout_seconds",
-        "signed_url_seconds",
-    ),
-    "Other image APIs": ("facades", "keyless_facades", "models", "early_answer_seconds"),
-    "Review of prompts and pictures": tuple(
-        name for name in Settings.model_fields if name.startswith("safety_")
-    ),
-    "Labels": (
-        "label_iptc",
-        "label_aigc",
-        "label_aigc_producer",
-        "label_aigc_propagator",
-        "label_parameters",
-        "label_remove_prompt",
-        "label_c2pa",
-        "label_c2pa_certificate",
-        "label_c2pa_key",
-        "label_c2pa_algorithm",
-        "label_mark",
-        "label_mark_text",
-        "label_mark_font",
-        "label_mark_height",
-        "label_mark_corner",
-    ),
-    "Limits of inputs": ("fetch_timeout_seconds", "max_body_bytes", "max_input_bytes", "max_input_pixels"),
+    "The task store": tuple(StoreSettings.model_fields),
+    "Webhooks": tuple(WebhookSettings.model_fields),
+    "Inputs": ("max_body_bytes", "max_nodes", *InputSettings.model_fields),
+    "Outputs": ("outputs", "max_output_bytes", "max_answer_bytes", *ObjectStoreSettings.model_fields),
+    "Other image APIs": tuple(FacadeSettings.model_fields),
+    "Review of prompts and pictures": tuple(PromptSettings.model_fields),
+    "Labels": tuple(LabelSettings.model_fields),
+    "A front": tuple(FrontSettings.model_fields),
     "Logs and traces": ("log_level", "log_format", "traces_endpoint"),
     "More": (),
 }
