@@ -18,13 +18,13 @@ from pydantic import (
     model_validator,
 )
 
-from agent.front.settings import FrontSettings
 from agent.inputs.settings import InputSettings
 from agent.labels.settings import LabelSettings
 from agent.safety.prompts.settings import PromptSettings
 from agent.settings_engine import EngineSettings
 from agent.settings_errors import say_wrong
 from agent.settings_facades import FacadeSettings
+from agent.settings_front import FrontSettings
 from agent.settings_objects import ObjectStoreSettings
 from agent.settings_types import HttpUrl, SettingsGroup, WordList, split_words
 from agent.tasks.settings import StoreSettings

@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from agent.front.settings import FrontSettings
 from agent.inputs.settings import InputSettings
 from agent.labels.settings import LabelSettings
 from agent.safety.prompts.settings import PromptSettings
 from agent.settings import Settings, variable
 from agent.settings_engine import EngineSettings
 from agent.settings_facades import FacadeSettings
+from agent.settings_front import FrontSettings
 from agent.settings_objects import ObjectStoreSettings
 from agent.tasks.settings import StoreSettings
 from agent.webhooks.settings import WebhookSettings
