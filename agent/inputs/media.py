@@ -10,7 +10,8 @@ import hashlib
 import io
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import (
@@ -164,6 +165,15 @@ def inspect(data: bytes, kind: MediaKind, limits: MediaLimits, *, hint: str | No
         width=width,
         height=height,
     )
+
+
+@contextmanager
+def opened(data: bytes, limits: MediaLimits) -> Iterator[ImageFile.ImageFile]:
+    """A stranger's picture for those who decode it here, checked as `inspect` does. Raises InvalidInput, InputTooLarge;
+    what it raises when it is decoded is Pillow's."""
+    media = inspect(data, MediaKind.IMAGE, limits)
+    with _PICTURES[media.extension](io.BytesIO(data)) as picture:
+        yield picture
 
 
 def _extension(data: bytes, kind: MediaKind, hint: str | None) -> str:

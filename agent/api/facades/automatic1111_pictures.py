@@ -5,18 +5,14 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, NamedTuple
 
-import pybase64
-
+from agent.api.facades.decoding import MOST_PIXELS, decode_picture
 from agent.api.facades.request import data_uri
-from agent.errors import InvalidInput, InvalidParameter
+from agent.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from agent.api.facades.automatic1111_input import Change
-
-#: They are decoded here, which takes memory.
-MOST_PIXELS = 4096 * 4096
 
 #: Sides of pictures are multiples of so many pixels.
 STEP = 8
@@ -45,40 +41,25 @@ def prepare_pictures(given: Change) -> Pictures:
                 'Parameter "init_images": with a mask send the picture itself.', parameter="init_images"
             )
         return Pictures(sent, None, None)
-    image = _flatten(_decode(sent, "init_images"))
+    image = _flatten(decode_picture(sent, "init_images"))
     size = _floor(given.width or image.width), _floor(given.height or image.height)
     has_size = given.width is not None or given.height is not None
     if has_size:
+        if size[0] * size[1] > MOST_PIXELS:
+            missing = "height" if given.height is None else "width"
+            raise InvalidParameter(
+                f'Parameter "{missing}" is needed: the picture has {size[0]} x {size[1]} pixels without it.',
+                parameter=missing,
+            )
         image = _resize(image, size, given.resize_mode)
     mask = None
     if given.mask is not None:
         blur = [given.mask_blur if v is None else v for v in (given.mask_blur_x, given.mask_blur_y)]
         made = _mask(
-            _decode(given.mask, "mask"), (blur[0], blur[1]), is_inverted=given.inpainting_mask_invert
+            decode_picture(given.mask, "mask"), (blur[0], blur[1]), is_inverted=given.inpainting_mask_invert
         )
         mask = _encode(_resize(made, image.size, given.resize_mode).convert("RGB"))
     return Pictures(_encode(image), mask, size if has_size else None)
-
-
-def _decode(text: str, parameter: str) -> Image:
-    """With transparency, and turned as its EXIF says."""
-    from PIL import Image as Pillow  # noqa: PLC0415 - keeps the start of the process light
-    from PIL import ImageOps  # noqa: PLC0415
-
-    data = text.partition(",")[2] if text.startswith("data:") else text
-    try:
-        with Pillow.open(io.BytesIO(pybase64.b64decode(data, validate=True))) as picture:
-            is_small = picture.width * picture.height <= MOST_PIXELS
-            found = ImageOps.exif_transpose(picture).convert("RGBA") if is_small else None
-    except Exception as exc:  # noqa: BLE001 - Pillow raises whatever it meets in a broken file
-        raise InvalidInput(
-            f'Parameter "{parameter}" cannot be read as a picture ({str(exc)[:80]}).'
-        ) from None
-    if found is None:
-        raise InvalidParameter(
-            f'Parameter "{parameter}": it has more than {MOST_PIXELS} pixels.', parameter=parameter
-        )
-    return found
 
 
 def _flatten(image: Image) -> Image:

@@ -6,14 +6,14 @@ import io
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-import pybase64
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from agent.api.facades.decoding import decode_picture
 from agent.api.facades.request import Wish, data_uri
 from agent.api.form import File, read_form
 from agent.api.parse import in_thread, parse_object, read_body
-from agent.errors import InvalidInput, InvalidParameter
+from agent.errors import InvalidParameter
 
 #: The model of a call that names none.
 DEFAULT_MODEL = "gpt-image-1"
@@ -30,9 +30,6 @@ PICTURES = ("image", "image[]", "mask", "markup")
 
 #: Most pictures of one edit.
 MOST_PICTURES = 16
-
-#: A mask is decoded here, which takes memory.
-MOST_MASK_PIXELS = 4096 * 4096
 
 Image = TypeVar("Image", bound="Generation")
 
@@ -197,21 +194,11 @@ def _is_data(url: str) -> bool:
 
 
 def _from_transparency(url: str) -> str | None:
-    """White where the picture is transparent, black elsewhere; None where no pixel is. Raises InvalidInput."""
-    from PIL import Image as Pillow  # noqa: PLC0415 - keeps the start of the process light
-
-    try:
-        data = pybase64.b64decode(url.partition(",")[2], validate=True)
-        with Pillow.open(io.BytesIO(data)) as picture:
-            is_small = picture.width * picture.height <= MOST_MASK_PIXELS
-            alpha = picture.convert("RGBA").getchannel("A") if is_small else None
-    except Exception as exc:  # noqa: BLE001 - Pillow raises whatever it meets in a broken file
-        raise InvalidInput(f"The mask cannot be read as a picture ({exc}).") from None
-    if alpha is None:
-        raise InvalidParameter(
-            f'Parameter "mask": it has more than {MOST_MASK_PIXELS} pixels.', parameter="mask"
-        )
-    mask = alpha.point([255 if value == 0 else 0 for value in range(256)])
+    """White where the picture is transparent, black elsewhere; None where no pixel is. Raises InvalidInput,
+    InvalidParameter."""
+    mask = (
+        decode_picture(url, "mask").getchannel("A").point([255 if value == 0 else 0 for value in range(256)])
+    )
     if mask.getbbox() is None:
         return None
     out = io.BytesIO()
