@@ -58,6 +58,8 @@ class Model(BaseModel):
             return found
         if has_mask:
             raise InvalidParameter("This model takes no mask.", parameter="mask")
+        if has_picture and self.inpaint is not None:
+            raise InvalidParameter("This model needs a mask.", parameter="mask")
         if has_picture:
             raise InvalidParameter("This model takes no picture.", parameter="image")
         raise InvalidParameter("This model needs a picture.", parameter="image")

@@ -192,4 +192,7 @@ def _say(error: InvalidParameter, roles: Mapping[str, str], names: Mapping[str, 
     if parameter not in roles:
         return InvalidModel(f"The workflow of this model cannot be run: {error.detail}")
     called = names.get(roles[parameter], roles[parameter])
-    return InvalidParameter(error.detail.replace(f'"{parameter}"', f'"{called}"', 1), parameter=called)
+    detail = error.detail.replace(f'"{parameter}"', f'"{called}"', 1)
+    if roles[parameter] == "megapixels":  # he gave a width and a height
+        detail = f"{detail.removesuffix('.')}, in megapixels: width times height."
+    return InvalidParameter(detail, parameter=called)

@@ -133,7 +133,7 @@ async def test_model_and_account_may_be_escaped_in_the_path(agent: Agent) -> Non
         (SDXL, {"prompt": "x", "image_b64": "no base64!"}, '"image_b64"'),
         (SDXL, {"prompt": "x", "lora": "mine"}, '"lora"'),
         (IMG2IMG, {"prompt": "x"}, "needs a picture"),
-        (INPAINTING, {"prompt": "x", "image": [1, 2]}, "no picture"),
+        (INPAINTING, {"prompt": "x", "image": [1, 2]}, "needs a mask"),
         (SDXL, {"prompt": "x", "mask": [1, 2]}, '"image"'),
         (SCHNELL, {"prompt": "x", "image": [1, 2]}, "no picture"),
         (IMG2IMG, {"prompt": "x", "image": list(b"this is no picture")}, "picture"),

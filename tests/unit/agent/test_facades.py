@@ -101,6 +101,29 @@ def test_errors_name_what_the_caller_wrote_and_blame_the_table_for_the_rest() ->
         build(parameters, Wish({}), {"cfg": 99.0})
 
 
+def test_a_size_that_becomes_megapixels_is_refused_as_what_it_is() -> None:
+    parameters = {
+        **TEXT,
+        "megapixels": {"type": "number", "sets": "3.denoise", "minimum": 0.01, "maximum": 4},
+    }
+    with pytest.raises(
+        InvalidParameter, match=r'^Parameter "width": .*, in megapixels: width times height\.$'
+    ):
+        build(parameters, Wish({"megapixels": 0.004}, names={"megapixels": "width"}))
+
+
+def test_what_a_model_lacks_is_said() -> None:
+    table = ModelTable({})
+    for name, sent, says in (
+        ("@cf/runwayml/stable-diffusion-v1-5-inpainting", {"has_picture": True}, "needs a mask"),
+        ("@cf/runwayml/stable-diffusion-v1-5-img2img", {}, "needs a picture"),
+        ("@cf/black-forest-labs/flux-1-schnell", {"has_picture": True}, "takes no picture"),
+        ("@cf/black-forest-labs/flux-1-schnell", {"has_mask": True}, "takes no mask"),
+    ):
+        with pytest.raises(InvalidParameter, match=says):
+            table.get(name).workflow_for(**{"has_picture": False, "has_mask": False, **sent})
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
