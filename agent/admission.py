@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -32,6 +32,9 @@ from agent.webhooks.notifier import Notifier
 from comfyui.events import Event
 from comfyui.workflow import Workflow
 
+if TYPE_CHECKING:
+    from agent.safety.prompts.findings import Checked
+
 log = structlog.get_logger(__name__)
 
 Watch = Callable[[Event], None]
@@ -42,7 +45,7 @@ class RunRequest:
     """What a caller wants run. `extra_data` and `options` go to ComfyUI with the prompt; `outputs` says how the caller
     wants them, if he says so, `safety` how strictly he wants them reviewed, and `labels` what they shall carry;
     `beside` is everything that stood beside the workflow, as it was sent. `watch` is told each of the engine's events
-    before the end."""
+    before the end. `checked`: what the lists of banned terms found in it, once that is known."""
 
     workflow: Workflow = field(repr=False)
     digest: str
@@ -53,6 +56,7 @@ class RunRequest:
     safety: SafetyOptions | None = None
     labels: LabelOptions | None = None
     watch: Watch | None = field(default=None, repr=False, compare=False)
+    checked: Checked | None = field(default=None, repr=False, compare=False)
 
     @property
     def workflow_name(self) -> str | None:

@@ -477,6 +477,13 @@ class PromptRefused(AgentError):
     verdicts: tuple[Any, ...] = ()
 
 
+class PromptTooLong(AgentError):
+    """The texts of the workflow are longer than this server reviews; `node_id` and `input` say where the longest is.
+    Shorten them, or raise AGENT_SAFETY_PROMPT_CHARACTERS."""
+
+    status = 413
+
+
 class UnsafeImage(AgentError):
     """What the workflow made may not be shown by this server."""
 

@@ -214,7 +214,7 @@ class Runner(TaskService):
         """A task of ours that works, or the record of one that others run or that is over."""
         self._places.check(request)
         if task_id not in self._live:
-            await self._check_prompt(request, task_id, is_named=is_named)
+            request = await self._check_prompt(request, task_id, is_named=is_named)
         while busy := self._unsettled(task_id):
             await asyncio.wait((busy,))
         live = self._live.get(task_id)
@@ -245,9 +245,9 @@ class Runner(TaskService):
         live.must_keep |= self._admission.must_keep(is_background=is_background, is_named=is_named)
         return live
 
-    async def _check_prompt(self, request: RunRequest, task_id: str, *, is_named: bool) -> None:
+    async def _check_prompt(self, request: RunRequest, task_id: str, *, is_named: bool) -> RunRequest:
         try:
-            await self._safety.check_prompt(request)
+            return await self._safety.check_prompt(request)
         except PromptRefused as refused:
             if is_named:  # its record tells what was found
                 await self._admission.reject(task_id, refused, request)

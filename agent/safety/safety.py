@@ -30,7 +30,8 @@ from comfyui.client import FileRef
 
 if TYPE_CHECKING:
     from agent.safety.judge import Judge
-    from agent.safety.prompts.review import PromptReview, Reviewed
+    from agent.safety.prompts.findings import Reviewed
+    from agent.safety.prompts.review import PromptReview
 
 log = structlog.get_logger(__name__)
 
@@ -103,24 +104,29 @@ class Safety:
                 option="safety.prompts",
             )
 
-    async def check_prompt(self, request: RunRequest) -> None:
+    async def check_prompt(self, request: RunRequest) -> RunRequest:
         """Compare the prompt with the lists before the task is claimed or passed on; a front, which must not wake an
-        engine for nothing, also asks the classifiers.
+        engine for nothing, also asks the classifiers. Returns the request with what was found, for `admit`.
 
-        Raises InvalidOptions, PromptRefused, ClassifierUnavailable.
+        Raises InvalidOptions, PromptRefused, PromptTooLong, ClassifierUnavailable.
         """
         mode = modes_of(self._settings, request.safety).prompts
         if self._prompts is None or mode is not Mode.ENFORCE:
-            return
-        reviewed = await self._prompts.check_quickly(request.workflow, mode, self._catalog())
-        if reviewed.error is None and self._is_front:
-            reviewed = await self._prompts.classify(request.workflow, mode)
+            return request
+        checked = await self._prompts.check(request.workflow, mode, self._catalog())
+        reviewed: Reviewed = checked
+        if checked.error is None and self._is_front:
+            reviewed = await self._prompts.classify(request.workflow, checked)
         if reviewed.error is not None:
             self._count(reviewed.verdicts)
             raise reviewed.error
+        return replace(request, checked=checked)
 
     async def admit(self, live: LiveTask, request: RunRequest) -> RunRequest:
-        """Review the prompt; returns the request as it is to be run. Raises PromptRefused, ClassifierUnavailable."""
+        """Review the prompt; returns the request as it is to be run.
+
+        Raises PromptRefused, PromptTooLong, ClassifierUnavailable.
+        """
         modes = modes_of(self._settings, request.safety)
         if modes.images is Mode.ENFORCE:
             live.shows_previews = False
@@ -141,8 +147,11 @@ class Safety:
         self, review: PromptReview, live: LiveTask, request: RunRequest, mode: Mode
     ) -> RunRequest:
         catalog = self._catalog()
-        self._take(live, await review.check_quickly(request.workflow, mode, catalog))
-        self._take(live, await review.classify(request.workflow, mode, catalog))
+        checked = request.checked
+        if checked is None or not checked.holds_for(mode, catalog):
+            checked = await review.check(request.workflow, mode, catalog)
+        self._take(live, checked)
+        self._take(live, await review.classify(request.workflow, checked))
         workflow, added = await review.add_negative(request.workflow, catalog)
         self._take(live, added)
         return request if workflow is request.workflow else replace(request, workflow=workflow)

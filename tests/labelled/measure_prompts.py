@@ -1,20 +1,28 @@
 """How long the lists take for a prompt of 10 KB with 5,000 terms: `python -m tests.labelled.measure_prompts`.
 
-CPU time, the median of 20, so that others on the machine do not count.
+CPU time, the median of 20, so that others on the machine do not count. Then of the longest workflow that is reviewed:
+until it is reviewed, and how long it made an event loop wait at most, which is best measured on a quiet machine.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 import statistics
 import string
 import time
 from collections.abc import Iterable
 
+from agent.errors import PromptTooLong
+from agent.safety.prompts.review import PromptReview
 from agent.safety.prompts.rules import TermRules
+from agent.safety.prompts.settings import PromptSettings
 from agent.safety.prompts.terms import parse_term
+from agent.safety.settings import Mode
+from comfyui.workflow import Workflow
 
 BYTES, TERMS = 10_240, 5_000
+TICK_SECONDS = 0.002
 HAN = [chr(code) for code in range(0x4E00, 0x9FA5)]
 
 
@@ -51,6 +59,27 @@ def _fill(piece: object) -> str:
     return text.encode()[:BYTES].decode(errors="ignore")
 
 
+async def measure_longest(rules: TermRules, text: str) -> tuple[float, float]:
+    """Seconds until a text of as many characters as are reviewed is, and the longest that the loop stood still."""
+    settings = PromptSettings(safety_terms=["examples"])
+    review = PromptReview(settings)
+    review._rules = rules
+    prompt = (text * (settings.safety_prompt_characters // len(text) + 1))[
+        : settings.safety_prompt_characters
+    ]
+    workflow = Workflow.parse({"1": {"class_type": "Draw", "inputs": {"prompt": prompt}}})
+    began = before = time.perf_counter()
+    waited = 0.0
+    checking = asyncio.create_task(review.check(workflow, Mode.ENFORCE))
+    while not checking.done():
+        await asyncio.sleep(TICK_SECONDS)
+        now = time.perf_counter()
+        before, waited = now, max(waited, now - before - TICK_SECONDS)
+    assert not isinstance((await checking).error, PromptTooLong)
+    await review.close()
+    return before - began, waited
+
+
 def main() -> None:
     source = random.Random(1)
     rules = TermRules([parse_term(line, "list", "here") for line in terms(source)])
@@ -61,6 +90,9 @@ def main() -> None:
             rules.find(text)
             spent.append(time.process_time() - began)
         print(f"{name}: {1000 * statistics.median(spent):.1f} ms")
+    for name, text in texts(source).items():
+        seconds, waited = asyncio.run(measure_longest(rules, text))
+        print(f"{name}, the longest: {seconds:.2f} s, others waited {1000 * waited:.0f} ms at most")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Literal
 
 #: Characters that are not shown (Default_Ignorable_Code_Point of Unicode 16; Hangul fillers included).
 INVISIBLE = re.compile(
@@ -19,8 +20,9 @@ INVISIBLE = re.compile(
 #: kana, vowel signs of Indic and Southeast Asian scripts) are in other blocks and stay.
 ACCENTS = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
 
-#: The voicing marks of kana as characters of their own would be separated from their letter by a space.
-VOICING = str.maketrans({"\u309b": "\u3099", "\u309c": "\u309a"})
+#: The voicing marks of kana as characters of their own would be separated from their letter by a space; those of half
+#: width are marks too, though Unicode has them among the letters.
+VOICING = str.maketrans({"\u309b": "\u3099", "\u309c": "\u309a", "\uff9e": "\u3099", "\uff9f": "\u309a"})
 
 
 def _letters(pairs: str) -> dict[int, str]:
@@ -55,6 +57,11 @@ for _code, _latin in tuple(LOOK_ALIKES.items()):
     for _other in {chr(_code).lower(), chr(_code).upper(), chr(_code).casefold()}:
         LOOK_ALIKES.setdefault(ord(_other), _latin)
 
+#: What may be a row of marks, which are sorted within it by a method that takes the square of their number: a second
+#: for 30,000. No script has more than these on one letter (Unicode's Stream-Safe Text Format, UAX 15, section 13).
+MOST_MARKS = 30
+MAYBE_MARKS = re.compile(rf"[^\w\x00-\x7f]{{{MOST_MARKS + 1},}}")
+
 FOREIGN = re.compile("[\u0370-\u058f\u13a0-\u13ff\u1c80-\u1c8f\uab70-\uabbf]+")
 WORD = re.compile(r"[^\W\d_]+")
 
@@ -63,10 +70,24 @@ def fold(text: str) -> str:
     """The text in the spelling that is compared. Folding twice is the same as folding once."""
     if text.isascii():
         return text.lower()
-    text = unicodedata.normalize("NFKD", text.translate(VOICING))
+    text = _normalize("NFKD", text.translate(VOICING))
     text = ACCENTS.sub("", INVISIBLE.sub("", text)).translate(LATIN)
-    text = unicodedata.normalize("NFKD", _read_as_latin(text).casefold())
-    return unicodedata.normalize("NFC", ACCENTS.sub("", INVISIBLE.sub("", text)).translate(LATIN))
+    text = _normalize("NFKD", _read_as_latin(text).casefold())
+    return _normalize("NFC", ACCENTS.sub("", INVISIBLE.sub("", text)).translate(LATIN))
+
+
+def _normalize(form: Literal["NFC", "NFKD"], text: str) -> str:
+    return unicodedata.normalize(form, MAYBE_MARKS.sub(lambda row: _few_marks(row[0]), text))
+
+
+def _few_marks(row: str) -> str:
+    """Without the marks of one letter that are more than MOST_MARKS, which nobody could read."""
+    kept, marks = [], 0
+    for char in row:
+        marks = marks + 1 if unicodedata.combining(unicodedata.normalize("NFKD", char)[0]) else 0
+        if marks <= MOST_MARKS:
+            kept.append(char)
+    return "".join(kept)
 
 
 def _read_as_latin(text: str) -> str:

@@ -40,18 +40,23 @@ class _Field:
 
 
 def add_negative(
-    workflow: Workflow, terms: Sequence[str], catalog: Catalog | None = None
+    workflow: Workflow, terms: Sequence[str], catalog: Catalog | None = None, *, most: int
 ) -> tuple[Workflow, list[Addition]]:
-    """The workflow with these terms in each negative text of a sampler, and what was added where."""
+    """The workflow with these terms in each negative text of a sampler, and what was added where. Of texts of more than
+    `most` characters together is not asked what they hold already."""
     roles = Roles(workflow, catalog)
+    held: dict[str, set[str]] = {}
     changes: dict[tuple[str, str], str] = {}
     additions: dict[tuple[str, str], Addition] = {}
     for field in _fields(workflow, roles):
         place = (field.node.id, field.input_name)
         if place in additions:
             continue
-        known = {_key(term) for text in field.texts for term in COMMAS.split(text)}
-        missing = tuple(term for term in terms if _key(term) not in known)
+        for text in field.texts:
+            if text not in held and (most := most - len(text)) >= 0:
+                held[text] = {_key(term) for term in COMMAS.split(text)}
+        known = [held.get(text, ()) for text in field.texts]
+        missing = tuple(term for term in terms if not any(_key(term) in keys for keys in known))
         if not missing:
             continue
         if roles.of_input(field.node, field.input_name) != ONLY_NEGATIVE:
@@ -133,9 +138,10 @@ def _own(node: Node, names: list[str]) -> Iterator[_Field]:
 
 def _linked(workflow: Workflow, roles: Roles, encoder: Node) -> Iterator[_Field]:
     """For each text that is linked to an encoder, the last of the constants that it is made of."""
-    for name, source, slot in text_links(encoder):
-        if not roles.carries_text(source, slot, name):
-            continue
+    sources = {
+        source: None for name, source, slot in text_links(encoder) if roles.carries_text(source, slot, name)
+    }
+    for source in sources:
         texts = list(_upstream_texts(workflow, roles, source))
         if texts:
             node, last = texts[-1]

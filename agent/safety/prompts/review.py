@@ -6,65 +6,50 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
-from agent.errors import ClassifierUnavailable, PromptRefused
+from agent.errors import ClassifierUnavailable
 from agent.metrics import Metrics
 from agent.safety.classifiers.classifier import ClassifierDown, ask
 from agent.safety.prompts.classifier import PromptClassifier, build_prompt_classifiers
+from agent.safety.prompts.findings import RULES, Checked, Finding, Reviewed, judge, too_long
 from agent.safety.prompts.negative import Addition, add_negative, split_terms
 from agent.safety.prompts.rules import TermRules
 from agent.safety.prompts.settings import PromptSettings
 from agent.safety.prompts.terms import load_terms
-from agent.safety.prompts.texts import Text, find_texts
+from agent.safety.prompts.texts import CONCATENATED, Text, TooMuchText, find_texts
 from agent.safety.settings import Down, Mode
 from agent.safety.thresholds import threshold_of
 from agent.safety.verdict import NOTHING, Action, Verdict
 from comfyui.catalog import Catalog
-from comfyui.workflow import Workflow
+from comfyui.workflow import Workflow, is_link
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-#: Names the steps in verdicts and metrics.
-RULES, NEGATIVE = "prompt-rules", "negative-prompt"
-
-#: What is found is told of so many places of one workflow; one is enough to refuse it.
-MOST_FINDINGS = 20
+#: Names the step in verdicts and metrics.
+NEGATIVE = "negative-prompt"
 
 #: Workflows with less text are looked at on the event loop.
 INLINE_CHARACTERS = 8_000
 
-#: Longer ones of all tasks that are looked at at the same time. Megabytes take seconds of a CPU, so they have threads
-#: of their own: other work of the process does not wait for them.
+#: Longer ones of all tasks that are looked at at the same time. They have threads of their own: other work of the
+#: process does not wait for them.
 PARALLEL_LOOKS = 2
+
+#: A text counts as so many characters at least towards AGENT_SAFETY_PROMPT_CHARACTERS: each takes its time, and is
+#: a question to each classifier.
+LEAST_COUNTED = 20
+
+#: The sign that stands for more letters than any other, and how many more than itself.
+LONGEST_SIGN, MORE_LETTERS = "\ufdfa", 17
 
 #: Texts of a task that classifiers are asked about at the same time.
 PARALLEL = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Reviewed:
-    """What a step found. `error` is what the task is refused of, if it is."""
-
-    verdicts: list[Verdict] = field(default_factory=list)
-    error: PromptRefused | ClassifierUnavailable | None = None
-    warnings: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    text: Text
-    step: str
-    category: str
-    score: float
-    ms: float
-    term: str | None = None
 
 
 class PromptReview:
@@ -93,38 +78,24 @@ class PromptReview:
         parts += [f"{len(self._added)} terms for negative texts"] if self._added else []
         return ", ".join(parts)
 
-    def check(self, workflow: Workflow, mode: Mode, catalog: Catalog | None = None) -> Reviewed:
-        """Compare the texts with the lists. Needs no network, and takes milliseconds for 10 KB."""
-        if self._rules is None or mode is Mode.OFF:
-            return Reviewed()
-        began = time.perf_counter()
-        found: list[_Finding] = []
-        for text in self._positive(workflow, catalog):
-            categories: dict[str, str] = {}
-            for match in self._rules.find(text.value):
-                categories.setdefault(match.category, match.term.line)
-            found += [_Finding(text, RULES, name, 1.0, 0.0, term) for name, term in categories.items()]
-        ms = round((time.perf_counter() - began) * 1000, 2)
-        self._observe(RULES, ms)
-        if not found:
-            return Reviewed([Verdict(step=RULES, ms=ms)])
-        return self._judge(workflow, mode, [_with_ms(finding, ms) for finding in found])
+    async def check(self, workflow: Workflow, mode: Mode, catalog: Catalog | None = None) -> Checked:
+        """Find the texts and compare them with the lists, in a thread where they are long. Needs no network, and takes
+        milliseconds for 10 KB."""
+        if mode is Mode.OFF or not self.can_review:
+            return Checked(mode=mode, catalog=catalog)
+        if _is_long(workflow):
+            return await self._in_thread(partial(self._check, workflow, mode, catalog))
+        return self._check(workflow, mode, catalog)
 
-    async def check_quickly(self, workflow: Workflow, mode: Mode, catalog: Catalog | None = None) -> Reviewed:
-        """As `check`; without holding up the event loop where the texts are long."""
-        if _size(workflow) < INLINE_CHARACTERS:
-            return self.check(workflow, mode, catalog)
-        return await self._in_thread(partial(self.check, workflow, mode, catalog))
-
-    async def classify(self, workflow: Workflow, mode: Mode, catalog: Catalog | None = None) -> Reviewed:
+    async def classify(self, workflow: Workflow, checked: Checked) -> Reviewed:
         """Ask every classifier of every text. One that is down is a warning, or refuses the task for now."""
-        if not self._classifiers or mode is Mode.OFF:
-            return Reviewed()
-        by_value = {
-            text.value: text for text in self._positive(workflow, catalog) if _has_letters(text.value)
-        }
+        by_value = {text.value: text for text in checked.texts if _has_letters(text.value)}
         texts = list(by_value.values())
-        parts = await asyncio.gather(*(self._ask(c, workflow, texts, mode) for c in self._classifiers))
+        if not texts:
+            return Reviewed()
+        parts = await asyncio.gather(
+            *(self._ask(c, workflow, texts, checked.mode) for c in self._classifiers)
+        )
         return Reviewed(
             [verdict for part in parts for verdict in part.verdicts],
             next((part.error for part in parts if part.error is not None), None),
@@ -138,10 +109,10 @@ class PromptReview:
         if not self._added:
             return workflow, Reviewed()
         began = time.perf_counter()
-        if _size(workflow) < INLINE_CHARACTERS:
-            changed, additions = add_negative(workflow, self._added, catalog)
-        else:
-            changed, additions = await self._in_thread(partial(add_negative, workflow, self._added, catalog))
+        add = partial(
+            add_negative, workflow, self._added, catalog, most=self._settings.safety_prompt_characters
+        )
+        changed, additions = await self._in_thread(add) if _is_long(workflow) else add()
         ms = round((time.perf_counter() - began) * 1000, 2)
         verdicts = [_tell(addition, workflow, ms) for addition in additions]
         warnings = [
@@ -159,15 +130,41 @@ class PromptReview:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _positive(self, workflow: Workflow, catalog: Catalog | None) -> list[Text]:
-        return [text for text in find_texts(workflow, catalog) if not text.is_negative]
+    def _check(self, workflow: Workflow, mode: Mode, catalog: Catalog | None) -> Checked:
+        try:
+            texts = [text for text in find_texts(workflow, catalog) if not text.is_negative]
+        except TooMuchText as exc:
+            return too_long(workflow, mode, catalog, self._settings, exc.node_id, CONCATENATED[-1])
+        if sum(map(_counted, texts)) > self._settings.safety_prompt_characters:
+            longest = max(texts, key=_counted)
+            return too_long(workflow, mode, catalog, self._settings, longest.node_id, longest.input_name)
+        found = self._compare(workflow, mode, texts)
+        return Checked(found.verdicts, found.error, found.warnings, mode, catalog, texts)
+
+    def _compare(self, workflow: Workflow, mode: Mode, texts: Sequence[Text]) -> Reviewed:
+        if self._rules is None:
+            return Reviewed()
+        began = time.perf_counter()
+        known: dict[str, dict[str, str]] = {}
+        found: list[Finding] = []
+        for text in texts:
+            if (categories := known.get(text.value)) is None:
+                categories = known[text.value] = {}
+                for match in self._rules.find(text.value):
+                    categories.setdefault(match.category, match.term.line)
+            found += [Finding(text, RULES, name, 1.0, 0.0, term) for name, term in categories.items()]
+        ms = round((time.perf_counter() - began) * 1000, 2)
+        self._observe(RULES, ms)
+        if not found:
+            return Reviewed([Verdict(step=RULES, ms=ms)])
+        return judge(workflow, mode, self._settings, [finding.lasting(ms) for finding in found])
 
     async def _ask(
         self, classifier: PromptClassifier, workflow: Workflow, texts: Sequence[Text], mode: Mode
     ) -> Reviewed:
         began, questions = time.perf_counter(), asyncio.Semaphore(PARALLEL)
 
-        async def one(text: Text) -> _Finding | None:
+        async def one(text: Text) -> Finding | None:
             async with questions:
                 return await self._find(classifier, text)
 
@@ -177,8 +174,8 @@ class PromptReview:
             return self._down(classifier.step, down.reason, mode)
         ms = round((time.perf_counter() - began) * 1000, 1)
         self._observe(classifier.step, ms)
-        if found := [_with_ms(finding, ms) for finding in answers if finding and finding.category != NOTHING]:
-            return self._judge(workflow, mode, found)
+        if found := [finding.lasting(ms) for finding in answers if finding and finding.category != NOTHING]:
+            return judge(workflow, mode, self._settings, found)
         score = max((finding.score for finding in answers if finding), default=0.0)
         unread = sum(finding is None for finding in answers)
         detail = (
@@ -186,7 +183,7 @@ class PromptReview:
         )
         return Reviewed([Verdict(step=classifier.step, score=score, ms=ms, detail=detail)])
 
-    async def _find(self, classifier: PromptClassifier, text: Text) -> _Finding | None:
+    async def _find(self, classifier: PromptClassifier, text: Text) -> Finding | None:
         """The label that is furthest above its threshold, or the nearest miss; None for a text that is not read."""
         labels = await ask(partial(classifier.classify, text.value), self._settings.safety_classifier_seconds)
         if labels is None:
@@ -199,9 +196,9 @@ class PromptReview:
         above = [entry for entry in known if entry[0] >= entry[1]]
         if above:
             score, _, category = max(above, key=lambda entry: entry[0] - entry[1])
-            return _Finding(text, classifier.step, category, round(score, 4), 0.0)
+            return Finding(text, classifier.step, category, round(score, 4), 0.0)
         score = max((entry[0] for entry in known), default=0.0)
-        return _Finding(text, classifier.step, NOTHING, round(score, 4), 0.0)
+        return Finding(text, classifier.step, NOTHING, round(score, 4), 0.0)
 
     def _down(self, step: str, reason: str, mode: Mode) -> Reviewed:
         log.warning("safety.classifier_down", step=step, reason=reason)
@@ -215,72 +212,26 @@ class PromptReview:
             return Reviewed([verdict], ClassifierUnavailable(f"{detail} Try again later.", step=step))
         return Reviewed([verdict], warnings=[{"code": "PromptNotClassified", "detail": detail, "step": step}])
 
-    def _judge(self, workflow: Workflow, mode: Mode, found: Sequence[_Finding]) -> Reviewed:
-        is_refused = mode is Mode.ENFORCE
-        verdicts = [
-            Verdict(
-                step=finding.step,
-                category=finding.category,
-                score=finding.score,
-                action=Action.REJECT if is_refused else Action.WARN,
-                ms=finding.ms,
-                node_id=finding.text.node_id,
-                detail=self._say(finding, workflow),
-            )
-            for finding in found[:MOST_FINDINGS]
-        ]
-        if is_refused:
-            error = self._refusal(found[0], workflow)
-            error.verdicts = tuple(verdicts)
-            return Reviewed(verdicts, error)
-        warnings = [
-            {
-                "code": "PromptFlagged",
-                "detail": verdict.detail,
-                "node_id": verdict.node_id,
-                "category": verdict.category,
-            }
-            for verdict in verdicts
-        ]
-        return Reviewed(verdicts, warnings=warnings)
-
-    def _refusal(self, finding: _Finding, workflow: Workflow) -> PromptRefused:
-        return PromptRefused(
-            f"This server does not make what the prompt asks for. {self._say(finding, workflow)}",
-            node_id=finding.text.node_id,
-            node_title=workflow.title(finding.text.node_id),
-            input=finding.text.input_name,
-            category=finding.category,
-            step=finding.step,
-            term=finding.term if self._settings.safety_show_terms else None,
-        )
-
-    def _say(self, finding: _Finding, workflow: Workflow) -> str:
-        node_id = finding.text.node_id
-        where = f'Input "{finding.text.input_name}" of node "{node_id}" ({workflow.title(node_id)})'
-        if finding.step != RULES:
-            return f'{where} is "{finding.category}" to {finding.step}.'
-        if self._settings.safety_show_terms and finding.term:
-            return f'{where} holds "{finding.term}" of the list "{finding.category}".'
-        return f'{where} holds a term of the list "{finding.category}".'
-
     def _observe(self, step: str, ms: float) -> None:
         if self._metrics is not None:
             self._metrics.safety_step(step, ms / 1000)
 
 
-def _size(workflow: Workflow) -> int:
-    """Roughly how much there is to look at, in characters; a node counts as some."""
-    inputs = (value for node in workflow.nodes.values() for value in node.inputs.values())
-    return 20 * len(workflow.nodes) + sum(
-        1_000 if isinstance(value, dict) else len(value)
-        for value in inputs
-        if isinstance(value, str | list | dict)
-    )
+def _is_long(workflow: Workflow) -> bool:
+    """Whether there is more to look at than belongs on the event loop. A node counts as some characters; who knows how
+    much there is in a list."""
+    left = INLINE_CHARACTERS
+    for node in workflow.nodes.values():
+        left -= LEAST_COUNTED
+        for value in node.inputs.values():
+            left -= len(value) if isinstance(value, str) else 0
+            if left < 0 or (isinstance(value, list | dict) and not is_link(value)):
+                return True
+    return left < 0
 
 
-def _with_ms(finding: _Finding, ms: float) -> _Finding:
-    return _Finding(finding.text, finding.step, finding.category, finding.score, ms, finding.term)
+def _counted(text: Text) -> int:
+    return max(LEAST_COUNTED, len(text.value) + MORE_LETTERS * text.value.count(LONGEST_SIGN))
 
 
 def _has_letters(text: str) -> bool:

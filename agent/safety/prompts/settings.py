@@ -37,6 +37,12 @@ class PromptSettings(SafetySettings):
         default=False,
         description="Name the banned term in verdicts and errors, so that callers may learn the lists.",
     )
+    safety_prompt_characters: int = Field(
+        200_000,
+        gt=0,
+        description="Most characters of all texts of one workflow that are reviewed; with more of them it is refused, "
+        "or warned of where prompts only warn.",
+    )
     safety_negative: str = Field(
         "",
         description="Comma-separated terms that the negative text of each sampler that has one is given, "

@@ -50,12 +50,12 @@ NO_TEXT_LINK = re.compile(
 #: What this node is given has no effect on what it gives: it makes a conditioning empty.
 FORGETS = frozenset(("ConditioningZeroOut",))
 
-#: ComfyUI's node that joins two strings, and those that hold one. What is made of them is looked at up to this length:
-#: a few concatenations of themselves would make gigabytes.
+#: ComfyUI's node that joins two strings, and those that hold one.
 CONCATENATE, CONCATENATED = "StringConcatenate", ("string_a", "string_b")
 PRIMITIVES = ("PrimitiveString", "PrimitiveStringMultiline")
-#: All together are, up to that one.
-LONGEST_MADE, MOST_MADE = 10_000, 2_000_000
+
+#: All strings that are joined on the way, in characters: a few concatenations of themselves would make gigabytes.
+MOST_MADE = 2_000_000
 
 #: How strongly a sampler goes from the negative to the positive; and names of numbers in nodes that hold one.
 GUIDANCE = ("cfg", "cfg_conds", "cfg_cond2_negative", "guidance_scale")
@@ -69,6 +69,14 @@ BASE64 = re.compile(r"[A-Za-z0-9+/]{256,}={0,2}")
 
 #: Characters of it that are looked at, spread over its length.
 SAMPLE = 4096
+
+
+class TooMuchText(Exception):
+    """A workflow joins its strings to more text than anybody looks at. `node_id` is the node that does."""
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        super().__init__(node_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,10 @@ class Text:
 
 
 def find_texts(workflow: Workflow, catalog: Catalog | None = None) -> list[Text]:
-    """Every text of the workflow, in its order; also one within a list, and what is put together of several."""
+    """Every text of the workflow, in its order; also one within a list, and what is put together of several.
+
+    Takes a while for megabytes. Raises TooMuchText.
+    """
     roles = Roles(workflow, catalog)
     return [*roles.texts(), *_put_together(workflow, roles)]
 
@@ -101,14 +112,20 @@ class Roles:
         self._outputs: dict[str, dict[int, frozenset[Role]]] = defaultdict(dict)
         self._all: dict[str, frozenset[Role]] = defaultdict(frozenset)
         self._last: dict[str, int] = {}
+        #: Node id -> whether it may go towards its negative; whether it holds a number below 1; the roles that its
+        #: sources were told of, by its plain inputs and by those called negative.
+        self._inverted: dict[str, bool] = {}
+        self._below_one: dict[str, bool] = {}
+        self._told: dict[str, tuple[frozenset[Role], frozenset[Role]]] = {}
         self._flow()
 
     def texts(self) -> list[Text]:
         return [
-            Text(node.id, name, string, self.of_input(node, name))
+            Text(node.id, name, string, roles)
             for node in self._nodes.values()
             for name, value in node.inputs.items()
             if self.may_be_text(node, name, value)
+            for roles in (self.of_input(node, name),)
             for string in _strings(value)
         ]
 
@@ -133,11 +150,14 @@ class Roles:
 
     def _flow(self) -> None:
         """Let the roles flow back along the links until nothing changes; roles only become more, so that this ends
-        also where links form a circle."""
+        also where links form a circle. A node is come back to only where it has something new to tell, which is
+        twice or thrice at most: it may have a million links."""
         waiting, is_waiting = deque(self._nodes), set(self._nodes)
         while waiting:
             node = self._nodes[waiting.popleft()]
             is_waiting.discard(node.id)
+            plain, negative = self._told.get(node.id, (frozenset(), frozenset()))
+            self._told[node.id] = (plain | self._all[node.id], negative | self._of_negative(node))
             if node.class_type in FORGETS:
                 continue
             for name, source, slot in text_links(node):
@@ -148,9 +168,13 @@ class Roles:
                     self._outputs[source][slot] = known | more
                     self._all[source] |= more
                     self._last[source] = max(slot, self._last.get(source, slot))
-                    if source not in is_waiting:
+                    if source not in is_waiting and self._has_news(source):
                         waiting.append(source)
                         is_waiting.add(source)
+
+    def _has_news(self, node_id: str) -> bool:
+        plain, negative = self._told[node_id]
+        return not (self._all[node_id] <= plain and self._of_negative(self._nodes[node_id]) <= negative)
 
     def _of_negative(self, node: Node) -> frozenset[Role]:
         """The roles of an input that is called negative.
@@ -162,16 +186,30 @@ class Roles:
         roles = {Role.NEGATIVE}
         if (last := self._last.get(node.id, 0)) > 0:
             roles |= self._outputs[node.id][last]
-        if any(self._may_be_below_one(node.inputs[name]) for name in GUIDANCE if name in node.inputs):
+        if self._is_inverted(node):
             roles.add(Role.POSITIVE)
         return frozenset(roles)
+
+    def _is_inverted(self, node: Node) -> bool:
+        known = self._inverted.get(node.id)
+        if known is None:
+            given = (node.inputs[name] for name in GUIDANCE if name in node.inputs)
+            known = self._inverted[node.id] = any(map(self._may_be_below_one, given))
+        return known
 
     def _may_be_below_one(self, value: Any) -> bool:
         if not is_link(value):
             return type(value) in (int, float) and value < 1
-        source = self._nodes.get(value[0])
-        given = [v for name, v in source.inputs.items() if name.lower() in NUMBERS] if source else []
-        return any(type(number) in (int, float) and number < 1 for number in given)
+        return value[0] in self._nodes and self._holds_below_one(value[0])
+
+    def _holds_below_one(self, node_id: str) -> bool:
+        known = self._below_one.get(node_id)
+        if known is None:
+            inputs = self._nodes[node_id].inputs.items()
+            given = [value for name, value in inputs if name.lower() in NUMBERS]
+            known = any(type(number) in (int, float) and number < 1 for number in given)
+            self._below_one[node_id] = known
+        return known
 
     def may_be_text(self, node: Node, name: str, value: Any) -> bool:
         """Whether a constant of a node may hold text: it is no number, names no file, and is not chosen from a list."""
@@ -193,9 +231,11 @@ def text_links(node: Node) -> Iterator[tuple[str, str, int]]:
 def _put_together(workflow: Workflow, roles: Roles) -> Iterator[Text]:
     """What ComfyUI's own concatenation nodes make, so that no word hides in two of their inputs."""
     made: dict[str, str] = {}
-    left = MOST_MADE
+    length = 0
     waiting = [node.id for node in workflow.nodes.values() if node.class_type == CONCATENATE]
     for start in waiting:
+        if start in made:
+            continue
         stack, entered = [start], {start}
         while stack:
             inputs = workflow.nodes[stack[-1]].inputs
@@ -211,9 +251,10 @@ def _put_together(workflow: Workflow, roles: Roles) -> Iterator[Text]:
             first, second = (_string(workflow, inputs.get(name), made) for name in CONCATENATED)
             delimiter = inputs.get("delimiter")
             between = delimiter if isinstance(delimiter, str) else ""
-            text = f"{first}{between}{second}"[: min(LONGEST_MADE, left)]
-            left -= len(text)
-            made[stack.pop()] = text
+            length += len(first) + len(between) + len(second)
+            if length > MOST_MADE:  # nothing is cut off: a word could hide behind the cut
+                raise TooMuchText(stack[-1])
+            made[stack.pop()] = f"{first}{between}{second}"
     inner = {_source_of(workflow, workflow.nodes[n].inputs.get(name)) for n in made for name in CONCATENATED}
     for node_id, text in made.items():
         if node_id not in inner and text.strip():

@@ -17,6 +17,7 @@ from aiohttp import web
 from agent.doctor.finding import Level
 from agent.doctor.safety import check_prompts
 from agent.safety.prompts.comprehend import MOST_BYTES, Comprehend, split
+from agent.safety.prompts.rules import TermRules
 from agent.settings import SettingsError
 from tests.integration.agent import graphs
 from tests.integration.agent.conversation import conversation
@@ -106,6 +107,42 @@ async def test_request_may_ask_for_the_lists_where_the_server_does_not(
     (await agent.run(asked)).error(403, "PromptRefused")
     error = (await engine.agent.run(asked)).error(400, "InvalidOptions")
     assert error["option"] == "safety.prompts"
+
+
+async def test_prompt_that_is_too_long_to_be_reviewed_is_refused_at_once(
+    make_agent: MakeAgent, engine: Engine, terms: Path
+) -> None:
+    agent = await make_agent(**enforced(terms))
+    async with engine.agent.engine.asked(0):
+        error = (await agent.run(wanting("fog " * 200_000), "long")).error(413, "PromptTooLong")
+        assert (error["node_id"], error["node_title"], error["input"]) == ("2", "What to draw", "text")
+        assert (error["limit"], error["transient"]) == (200_000, False)
+        assert len(json.dumps(error)) < 1000
+    (await agent.run(wanting("fog"), "long")).ok()
+    warned = await make_agent(**enforced(terms, safety_prompts="warn", safety_prompt_characters=100))
+    record = await warned.succeeded(await warned.begin(wanting("fog " * 100)))
+    assert [w["code"] for w in record["warnings"]] == ["PromptTooLong"]
+
+
+async def test_lists_are_gone_through_once_a_task(
+    make_agent: MakeAgent, terms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await make_agent(**enforced(terms))
+    seen: list[str] = []
+    find = TermRules.find
+
+    def noted(self: TermRules, text: str) -> Any:
+        seen.append(text)
+        return find(self, text)
+
+    monkeypatch.setattr(TermRules, "find", noted)
+    for number in (1, 2):
+        graph = wanting(f"a cat in fog {number}")
+        record = await agent.succeeded(await agent.begin(graph))
+        assert verdicts(record) == [("prompt-rules", "none", "pass")]
+    # What an engine tells of its nodes is known from the first task on: which of its inputs are texts may be another.
+    assert seen.count("a cat in fog 1") == 1
+    assert seen.count("a cat in fog 2") == 1
 
 
 async def test_named_workflow_is_reviewed_as_any_other(make_agent: MakeAgent, terms: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from agent.safety.prompts.negative import Addition, add_negative, split_terms
+from agent.safety.prompts import negative
+from agent.safety.prompts.negative import Addition, split_terms
 from comfyui.workflow import Workflow
 from tests.unit.prompts.test_texts import encoder, graph, ksampler, link, node
 
 TERMS = ["watermark", "text", "手枪"]
+
+add_negative = partial(negative.add_negative, most=1000)
 
 
 def text_of(workflow: Workflow, node_id: str, name: str = "text") -> Any:
@@ -117,3 +121,10 @@ def test_node_with_a_negative_text_of_its_own_gets_them() -> None:
 
 def test_setting_is_split_at_commas_and_each_term_counts_once() -> None:
     assert split_terms("text, Ｔext,, (text:1.3)，水印") == ["text", "水印"]
+
+
+def test_terms_are_added_without_a_look_to_a_text_that_is_too_long_for_one() -> None:
+    long = "text, " * 200
+    after, additions = add_negative(graph(good=encoder("good"), bad=encoder(long), s=ksampler()), ["text"])
+    assert additions == [Addition("bad", "text", ("text",))]
+    assert text_of(after, "bad") == long + "text"

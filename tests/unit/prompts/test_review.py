@@ -1,20 +1,99 @@
-"""The review of long prompts: it takes a CPU for a while, and must leave the rest of the process alone."""
+"""The review of long prompts: it takes a CPU for a while, and must leave the rest of the process alone; and what is too
+long for it."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
+from agent.errors import PromptRefused, PromptTooLong
 from agent.safety.prompts.review import INLINE_CHARACTERS, PARALLEL_LOOKS, PromptReview
 from agent.safety.settings import Mode
+from agent.safety.verdict import Action
 from agent.settings import Settings
 from comfyui.workflow import Workflow
 
 #: How long threads may take to come together on a busy machine.
 PATIENCE_SECONDS = 30
+
+
+def drawing(prompt: Any) -> Workflow:
+    return Workflow.parse({"1": {"class_type": "Draw", "inputs": {"prompt": prompt, "style": "oil"}}})
+
+
+def looks_of(review: PromptReview, patch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the threads in which texts are compared with the lists, one for each text."""
+    found: list[str] = []
+    rules = review._rules
+    assert rules is not None
+    find = rules.find
+
+    def noted(text: str) -> Any:
+        found.append(threading.current_thread().name)
+        return find(text)
+
+    patch.setattr(rules, "find", noted)
+    return found
+
+
+@pytest.fixture
+async def review() -> AsyncIterator[PromptReview]:
+    made = PromptReview(Settings(safety_terms=["examples"], safety_prompt_characters=20_000))
+    yield made
+    await made.close()
+
+
+async def test_text_is_compared_once_however_often_it_stands_there(
+    review: PromptReview, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = looks_of(review, monkeypatch)
+    await review.check(drawing(["a harbour"] * 10), Mode.ENFORCE)
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("wrapped", [lambda text: text, lambda text: [text], lambda text: {"a": [[text]]}])
+async def test_long_text_is_looked_at_in_a_thread_wherever_it_stands(
+    review: PromptReview, monkeypatch: pytest.MonkeyPatch, wrapped: Callable[[str], Any]
+) -> None:
+    looks = looks_of(review, monkeypatch)
+    await review.check(drawing(wrapped("fog, " * (INLINE_CHARACTERS // 4))), Mode.ENFORCE)
+    assert looks
+    assert all(name.startswith("prompt-review") for name in looks)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "fog, " * 4000,
+        ["fog, " * 400] * 10,
+        [str(number) for number in range(1000)],  # each takes its time too
+        "\ufdfa" * 1200,  # each is as long as 18 letters
+    ],
+)
+async def test_more_text_than_is_reviewed_is_refused(review: PromptReview, prompt: Any) -> None:
+    checked = await review.check(drawing(prompt), Mode.ENFORCE)
+    assert isinstance(checked.error, PromptTooLong)
+    facts = checked.error.facts
+    assert (facts["node_id"], facts["input"], facts["limit"]) == ("1", "prompt", 20_000)
+    assert not checked.texts
+
+
+async def test_text_up_to_the_limit_is_reviewed_to_its_end(review: PromptReview) -> None:
+    checked = await review.check(drawing("fog, " * 3990 + " pistols"), Mode.ENFORCE)
+    assert isinstance(checked.error, PromptRefused)
+
+
+async def test_where_prompts_only_warn_too_long_ones_are_warned_of(review: PromptReview) -> None:
+    checked = await review.check(drawing("fog, " * 5000), Mode.WARN)
+    assert checked.error is None
+    assert [warning["code"] for warning in checked.warnings] == ["PromptTooLong"]
+    assert [(v.step, v.category, v.action) for v in checked.verdicts] == [
+        ("prompts", "too-long", Action.WARN)
+    ]
 
 
 async def test_long_prompts_take_no_more_than_their_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +118,7 @@ async def test_long_prompts_take_no_more_than_their_own_threads(monkeypatch: pyt
     text = "a harbour in fog, " * (INLINE_CHARACTERS // 10)
     workflow = Workflow.parse({"1": {"class_type": "Draw", "inputs": {"prompt": text}}})
     try:
-        looks = (review.check_quickly(workflow, Mode.ENFORCE) for _ in range(4 * PARALLEL_LOOKS))
+        looks = (review.check(workflow, Mode.ENFORCE) for _ in range(4 * PARALLEL_LOOKS))
         found = await asyncio.gather(*looks)
     finally:
         await review.close()

@@ -290,3 +290,17 @@ def test_bad_list_is_named_with_its_line(tmp_path: Path) -> None:
     file.write_text("!only an exception\n")
     with pytest.raises(ValueError, match="there is no term"):
         load_terms([str(file)])
+
+
+@pytest.mark.parametrize("marks", ["\u093c\u094d", "\u094d\u200d\u093c", "\uff9e\u0348\u05b0"])
+def test_heap_of_marks_is_cut_down_before_it_is_sorted(marks: str) -> None:
+    """As many as here took Unicode's normalization minutes, with the whole process standing still."""
+    folded = fold("g" + marks * 100_000 + "un")
+    assert len(folded) < 40
+    assert (folded[0], folded[-2:]) == ("g", "un")
+    assert fold(folded) == folded
+
+
+def test_marks_that_a_letter_can_have_all_stay() -> None:
+    word = "\u0915" + "\u093c\u094d" * 15
+    assert len(fold(word)) >= 31

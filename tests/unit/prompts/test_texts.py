@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.safety.prompts.texts import Role, find_texts, named_role
+from agent.safety.prompts import texts
+from agent.safety.prompts.texts import Role, TooMuchText, find_texts, named_role, text_links
 from comfyui.catalog import Catalog
-from comfyui.workflow import Workflow
+from comfyui.workflow import Node, Workflow
 
 Graph = dict[str, Any]
 SHIPPED = sorted((Path(__file__).parents[3] / "workflows").glob("*.json"))
@@ -173,13 +175,48 @@ def test_word_in_two_parts_of_a_concatenation_is_seen_whole() -> None:
     assert roles(made)["weapon"] == "positive"
 
 
+def test_word_is_seen_whole_behind_a_long_text() -> None:
+    made = graph(
+        a=node("PrimitiveString", value="word " * 20_000 + "we"),
+        b=node("StringConcatenate", string_a=link("a"), string_b="apon", delimiter=""),
+        good=encoder(link("b")),
+        bad=encoder("bad"),
+        s=ksampler(),
+    )
+    assert any(text.endswith("weapon") for text in roles(made))
+
+
 def test_concatenations_of_themselves_do_not_grow_without_bound() -> None:
     nodes = {"c0": node("StringConcatenate", string_a="long", string_b="text", delimiter="")}
     for i in range(1, 100):
         nodes[f"c{i}"] = node(
             "StringConcatenate", string_a=link(f"c{i - 1}"), string_b=link(f"c{i - 1}"), delimiter=""
         )
-    assert sum(len(text.value) for text in find_texts(graph(**nodes))) < 100_000
+    with pytest.raises(TooMuchText) as caught:
+        find_texts(graph(**nodes))
+    assert caught.value.node_id in nodes
+
+
+def test_node_with_many_links_is_gone_through_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each node of a chain gives the hub another of its slots a role; the hub has the links that take the time."""
+    chain = 200
+    nodes = {
+        "hub": node("Hub", negative=link("t"), **{f"in{n}": link("t", n) for n in range(10)}),
+        "t": encoder("text"),
+    }
+    for n in range(chain):
+        before = {} if n == 0 else {"conditioning": link(f"n{n - 1}")}
+        nodes[f"n{n}"] = node("Step", hub=link("hub", n), **before)
+    nodes["s"] = ksampler(positive=link(f"n{chain - 1}"), negative=link("t"))
+    visits: list[str] = []
+
+    def counted(one: Node) -> Iterator[tuple[str, str, int]]:
+        visits.append(one.id)
+        return text_links(one)
+
+    monkeypatch.setattr(texts, "text_links", counted)
+    assert roles(graph(**nodes))["text"] == "positive"
+    assert max(map(visits.count, nodes)) <= 4
 
 
 def test_text_of_both_kinds_counts_as_positive() -> None:
