@@ -12,9 +12,10 @@ import structlog
 from aiohttp import web
 
 from agent.admission import new_task_id
+from agent.api.access import shown_key
 from agent.api.facades import facade_of
 from agent.api.facades.request import Prepared
-from agent.api.keys import RUNNER, SETTINGS
+from agent.api.keys import API_KEYS, RUNNER, SETTINGS
 from agent.api.parse import check_task_id, find_task_id
 from agent.api.render import ErrorResponse, error_response
 from agent.api.slow import SlowReader, cut_off, reading_limit
@@ -72,12 +73,24 @@ def name_tasks(request: web.Request) -> str | None:
     return task_id
 
 
-def task_ids(request: web.Request, count: int) -> tuple[list[str], bool]:
-    """An id for each of so many tasks, and whether the caller chose them. Raises InvalidTaskId."""
+def task_ids(request: web.Request, wanted: Sequence[Prepared]) -> tuple[list[str], bool]:
+    """An id for the task of each, and whether the caller chose them. Raises InvalidTaskId.
+
+    Ids that callers without a key choose, where there are keys, are in a space of their own: from outside nobody could
+    tell which of them a caller with a key is going to need, or has used. What is asked for is a part of them, since
+    such callers are strangers to each other as well: one of the same name and another wish is in nobody's way.
+    """
     name = name_tasks(request)
     if name is None:
-        return [new_task_id() for _ in range(count)], False
-    return [name] if count == 1 else [check_task_id(f"{name}-{n}") for n in range(1, count + 1)], True
+        return [new_task_id() for _ in wanted], False
+    names = [name] if len(wanted) == 1 else [check_task_id(f"{name}-{n}") for n in range(1, len(wanted) + 1)]
+    if request.app[API_KEYS] and shown_key(request) is None:
+        return [_keyless_id(name, item) for name, item in zip(names, wanted, strict=True)], True
+    return names, True
+
+
+def _keyless_id(name: str, wanted: Prepared) -> str:
+    return f"keyless-{hashlib.sha256(f'{wanted.run.digest} {name}'.encode()).hexdigest()[:40]}"
 
 
 async def run_tasks(
@@ -85,7 +98,7 @@ async def run_tasks(
 ) -> list[Delivery | Forwarded]:
     """Run one task for each, all at once, and wait. The first that fails ends the others. Raises its error."""
     runner = request.app[RUNNER]
-    ids, is_named = task_ids(request, len(wanted))
+    ids, is_named = task_ids(request, wanted)
     try:
         async with asyncio.TaskGroup() as group:
             runs = [

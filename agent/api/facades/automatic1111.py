@@ -199,7 +199,7 @@ async def _make(request: web.Request, order: Order, name: str) -> web.StreamResp
 
 
 async def _result(request: web.Request, order: Order, name: str) -> web.Response:
-    ids, is_named = task_ids(request, len(order.prepared))
+    ids, is_named = task_ids(request, order.prepared)
     runner = request.app[RUNNER]
     with request.app[WEB_UI].job(owner_of(request), name, len(ids)) as job:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,58 @@ async def test_pages_need_no_key_for_keyless_facades_and_for_nothing_else(make_a
     cloudflare_error(await draw(agent, "x"), 401, 10000)
     for path in ("/api/tasks", "/v1x/models", "/api/workflows"):
         (await agent.get(path)).error(401, "Unauthorized")
+
+
+async def cats(agent: Agent, name: str, key: str = "", prompt: str = "a cat", header: str = "task-id") -> str:
+    """Draw under a name; the id of the task that did it."""
+    headers = {header: name, **({"X-Api-Key": key} if key else {})}
+    body = {"prompt": prompt, "model": "gpt-image-1", "size": "64x64"}
+    answer = await agent.call("POST", OPENAI, json=body, headers=headers)
+    assert len(answer.ok()["data"]) == 1
+    return str(answer.headers["task-id"])
+
+
+@pytest.mark.parametrize("header", ["task-id", "Idempotency-Key"])
+async def test_ids_that_callers_without_a_key_choose_are_in_a_space_of_their_own(
+    make_agent: MakeAgent, tmp_path: Path, header: str
+) -> None:
+    agent = await make_agent(
+        api_keys=[KEY], keyless_facades=["openai"], early_answer_seconds=0, **shelf.settings(tmp_path)
+    )
+    theirs = await cats(agent, "order-1", header=header)
+    assert re.fullmatch("keyless-[0-9a-f]{40}", theirs)
+    assert await cats(agent, "order-1", header=header) == theirs, "sent again, it did not run again"
+    # Strangers are not in each other's way either.
+    assert await cats(agent, "order-1", prompt="a dog", header=header) != theirs
+    # A caller with a key finds the id free, whatever he wants to run under it,
+    ours = await cats(agent, "order-1", KEY, prompt="a fox", header=header)
+    assert (ours == "order-1") is (header == "task-id")
+    keyed = {"X-Api-Key": KEY}
+    record = (await agent.get(f"/api/tasks/{ours}", headers=keyed)).ok()
+    # and nobody without one gets to what he has made, nor in its way, though he asks for the same by its name.
+    for name in (ours, "order-1"):
+        assert (await cats(agent, name, prompt="a fox", header=header)) not in (ours, theirs)
+        assert (await cats(agent, name, prompt="a wolf", header=header)) != ours
+    assert (await agent.get(f"/api/tasks/{ours}", headers=keyed)).ok() == record
+    # Only who has a key sees any of them.
+    (await agent.get(f"/api/tasks/{theirs}")).error(401, "Unauthorized")
+    (await agent.call("DELETE", f"/api/tasks/{theirs}")).error(401, "Unauthorized")
+    listed = (await agent.get("/api/tasks", headers=keyed)).ok()["tasks"]
+    assert {theirs, ours} <= {task["id"] for task in listed}
+
+
+async def test_several_pictures_of_a_caller_without_a_key_are_several_tasks(
+    make_agent: MakeAgent, tmp_path: Path
+) -> None:
+    agent = await make_agent(
+        api_keys=[KEY], keyless_facades=["openai"], early_answer_seconds=0, **shelf.settings(tmp_path)
+    )
+    body = {"prompt": "cats", "model": "gpt-image-1", "size": "64x64", "n": 2}
+    answers = [await agent.call("POST", OPENAI, json=body, headers={"task-id": "x" * 126}) for _ in range(2)]
+    assert [len(answer.ok()["data"]) for answer in answers] == [2, 2]
+    assert answers[0].headers["task-id"] == answers[1].headers["task-id"]
+    listed = (await agent.get("/api/tasks", headers={"X-Api-Key": KEY})).ok()["tasks"]
+    assert sum(task["id"].startswith("keyless-") for task in listed) == 2
 
 
 async def test_preflight_lets_the_headers_of_other_clients_through(make_agent: MakeAgent) -> None:
