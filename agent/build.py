@@ -1,5 +1,6 @@
 """From the settings to the parts of the service that need more than a value handed on: which store, which engine, which
-folders. Nothing here connects or starts anything."""
+folders. Nothing here connects or starts anything. What begins with `open` imports libraries that a start does without,
+and is for when the part is first needed."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from agent.inputs.buckets import BucketReader
 from agent.objects import open_bucket
 from agent.orphans import Orphans
 from agent.provision.prelude import after_provisioning
-from agent.settings import Settings, SettingsError
+from agent.settings import Role, Settings, SettingsError
 from agent.tasks.board import TaskBoard
 from agent.tasks.memory import MemoryStore
 from agent.tasks.store import TaskStore
@@ -40,7 +41,11 @@ from comfyui.launch import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from agent.api.facades.models import ModelTable
+    from agent.exposition import Exposition
+    from agent.inputs.fetch import Fetcher
+    from agent.library.library import Library
+    from agent.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -190,3 +195,42 @@ def engine_limits(settings: Settings) -> EngineLimits:
         probe_timeout_seconds=min(10, hang_seconds / 6),
         unresponsive_seconds=hang_seconds,
     )
+
+
+def open_named_workflows(settings: Settings) -> Library:
+    """The named workflows: those that come with the agent, and the operator's."""
+    from agent.library.library import open_library  # noqa: PLC0415 - YAML and all; see LIBRARY
+
+    return open_library(settings.workflows_dir)
+
+
+def models_opener(settings: Settings) -> Callable[[], ModelTable]:
+    """What opens the table of models; the operator's own file is read at once, so that he hears of what is wrong."""
+
+    def read() -> ModelTable:
+        from agent.api.facades.models import read_models  # noqa: PLC0415 - YAML; see MODELS
+
+        return read_models(settings.models)
+
+    opener = cache(read)
+    if settings.models is not None and settings.facades:
+        opener()
+    return opener
+
+
+def open_fetcher(settings: Settings) -> Fetcher:
+    """What downloads inputs."""
+    from agent.inputs.fetch import Fetcher  # noqa: PLC0415 - httpx, and the authorities of TLS: few inputs are URLs
+
+    return Fetcher(
+        AllowList.parse(settings.fetch_allow),
+        max_bytes=settings.max_input_bytes,
+        timeout_seconds=settings.fetch_timeout_seconds,
+    )
+
+
+def open_exposition(settings: Settings, metrics: Metrics) -> Exposition:
+    """What shows the metrics to Prometheus."""
+    from agent.exposition import Exposition  # noqa: PLC0415 - prometheus-client; see EXPOSITION
+
+    return Exposition(metrics, is_front=settings.role is Role.FRONT)
