@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from agent import __version__
 from agent.commands.check_images import check_images
+from agent.commands.forward import forward
 from agent.commands.run import run
 from agent.commands.tasks import cancel, outputs, status
 from agent.library.commands import app as workflow_commands
@@ -208,7 +209,7 @@ def check_prompts(
     raise typer.Exit(0 if is_well else 1)
 
 
-for command in (run, status, cancel, outputs, check_images):
+for command in (run, status, cancel, outputs, forward, check_images):
     app.command()(command)
 app.add_typer(workflow_commands, name="workflow")
 

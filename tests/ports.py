@@ -45,3 +45,16 @@ def wait_until_ready(url: str, seconds: float = 20) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)  # from outside there is nothing to wait on
+
+
+def wait_until_open(port: int, seconds: float = 20) -> None:
+    """Wait until somebody listens on this port of this machine."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

@@ -179,7 +179,7 @@ class AsyncAgentClient:
             sock_read=None if isinf(read_seconds) else read_seconds,
         )
         try:
-            with _reaching(step.url):
+            with reaching(step.url):
                 async with await self._request(step, limits) as response:
                     return _answer(response, await response.read())
         except AgentUnreachable as error:
@@ -218,7 +218,7 @@ class AsyncAgentClient:
             await asyncio.sleep(task.lost(lost))
 
     async def _open_stream(self, task: Following) -> aiohttp.ClientResponse:
-        with _reaching(task.call.url):
+        with reaching(task.call.url):
             async with asyncio.timeout(task.deadline.cap(self.timeout)):
                 response = await self._request(task.call, aiohttp.ClientTimeout(total=None))
                 try:
@@ -237,7 +237,7 @@ def _answer(response: aiohttp.ClientResponse, body: bytes) -> Answer:
 async def _chunks(response: aiohttp.ClientResponse, deadline: Deadline) -> AsyncIterator[bytes]:
     """What the server sends, as soon as it is there."""
     while True:
-        with _reaching(str(response.url)):
+        with reaching(str(response.url)):
             async with asyncio.timeout(deadline.cap(STREAM_SILENCE_SECONDS)):
                 chunk = await response.content.readany()
         if not chunk:
@@ -246,8 +246,8 @@ async def _chunks(response: aiohttp.ClientResponse, deadline: Deadline) -> Async
 
 
 @contextmanager
-def _reaching(url: str) -> Iterator[None]:
-    """Translate what aiohttp raises when a connection cannot be had or breaks."""
+def reaching(url: str) -> Iterator[None]:
+    """Within, what aiohttp raises when a connection cannot be had or breaks is AgentUnreachable."""
     try:
         yield
     except TimeoutError as exc:

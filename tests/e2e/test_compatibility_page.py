@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,8 +33,10 @@ from agent.library.library import Library
 from agent.settings_facades import FacadeName
 from comfyui.routes import HARMLESS
 from comfyui.simulator.nodes import sampling
+from tests.clients.programs import python_client
 from tests.e2e.blocks import ROOT, Block, executes
 from tests.e2e.shell import Shell, serving
+from tests.ports import free_port, wait_until_open, wait_until_ready
 
 PAGE = (ROOT / "docs/compatibility.md").read_text()
 
@@ -61,12 +65,22 @@ def fates(heading: str) -> dict[str, str]:
 
 @executes("docs/compatibility.md", "bash", "python")
 def test_blocks_of_the_page_work(blocks: list[Block], shell: Shell) -> None:
+    *calls, serve, forward, comfy = blocks
     with serving(shell):
-        for block in blocks:
+        for block in calls:
             shell.run(block)
     for name in ("fox.png", "fox-2.png"):
         with Image.open(shell.folder / name) as picture:
             assert picture.size == (512, 512)
+
+    shell.instead["8188"] = str(port := free_port())
+    with shell.running(serve):
+        wait_until_ready(shell.environment["COMFYUI_AGENT_URL"])
+        with shell.running(forward):
+            wait_until_open(port)
+            comfy.take()  # also where nobody has installed comfy-cli
+            shell.environment["PATH"] += f":{Path(python_client('comfy')).parent}"
+            assert json.loads(shell.run(comfy))["data"]["status"] == "completed"
 
 
 @executes("docs/compatibility.md", "yaml")

@@ -1,0 +1,190 @@
+"""A port of this machine that is ComfyUI to its clients, and an agent's routes for them behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from aiohttp import WSCloseCode, WSMsgType, web
+from pydantic_core import to_json
+from yarl import URL
+
+from agent.client import AgentUnreachable
+from agent.client.asynchronous import reaching
+from agent.client.wire import KEY_HEADER, checked_key, checked_url, is_loopback, shown
+from agent.commands.remote import FAILED, KEY_VARIABLE, UNREACHABLE, WRONG_USE, Stop, explain
+
+#: Where an agent has all that ComfyUI's clients ask for, the editor's /api included (agent/api/editor.py).
+BASE = "/comfyui"
+
+#: An instance that must start first takes its time to answer.
+CONNECT_SECONDS, SILENCE_SECONDS = 30, 300
+
+#: A WebSocket whose other side says nothing for so long, not even to a ping, is dead.
+PING_SECONDS = 20
+
+#: What the agent is told of a request. Nothing that a browser knows of other pages is among it, cookies least of all.
+REQUEST_HEADERS = ("Accept", "Comfy-User", "Content-Length", "Content-Type", "If-None-Match", "Range")
+
+#: What the client is told of the answer.
+ANSWER_HEADERS = (
+    "Cache-Control",
+    "Content-Disposition",
+    "Content-Length",
+    "Content-Range",
+    "Content-Security-Policy",
+    "Content-Type",
+    "ETag",
+    "Retry-After",
+    "X-Content-Type-Options",
+    "task-id",
+)
+
+
+class Forwarder:
+    """`url` and `api_key` are the agent's. Raises ValueError for what cannot be one.
+
+    Only programs of this machine are let in, and of pages in its browsers only those that come from this port: another
+    site's page would spend the GPU, and one whose name was made to lead here would read the answers too.
+    """
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        self._url, self.shown_url = checked_url(url), shown(url)
+        self._headers = {} if api_key is None else {KEY_HEADER: checked_key(api_key)}
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            headers={"Accept-Encoding": "identity", **self._headers},
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
+            ),
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=not is_loopback(self._url),
+        )
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+        await self._runner.setup()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._runner.cleanup()
+        await self._session.close()
+
+    async def check(self) -> None:
+        """Raises Stop unless the agent lets ComfyUI's clients in."""
+        try:
+            with reaching(self._url):
+                async with self._session.get(self._at("/prompt"), allow_redirects=False) as answer:
+                    status, is_json = answer.status, answer.content_type == "application/json"
+        except AgentUnreachable as error:
+            raise explain(error) from None
+        if status == 401:
+            raise Stop(f"The agent wants a valid API key: --api-key or {KEY_VARIABLE}.", WRONG_USE)
+        if status == 404 and is_json:
+            raise Stop(
+                f"The agent at {self.shown_url} lets no clients of ComfyUI in: it needs AGENT_PASS_THROUGH=all, and "
+                "an engine of its own.",
+                FAILED,
+            )
+        if status != 200 or not is_json:
+            raise Stop(
+                f"{self.shown_url} answers {status}, and not as an agent that is ready for clients of ComfyUI.",
+                UNREACHABLE,
+            )
+
+    async def listen(self, port: int) -> None:
+        """Open the port, on this machine alone. Raises OSError."""
+        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if request.host not in self._hosts or origin not in (
+            None,
+            *(f"http://{host}" for host in self._hosts),
+        ):
+            return _refuse(403, "OriginNotAllowed", "Only pages of this port itself may use it.")
+        is_socket = request.headers.get("Upgrade", "").lower() == "websocket"
+        try:
+            with reaching(self._url):
+                return await (self._connect(request) if is_socket else self._ask(request))
+        except AgentUnreachable as error:
+            return _refuse(502, "AgentUnreachable", error.detail)
+
+    async def _ask(self, request: web.Request) -> web.StreamResponse:
+        headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
+        async with self._session.request(
+            request.method,
+            self._at(request.raw_path),
+            headers=headers,
+            data=request.content if request.body_exists else None,
+            allow_redirects=False,
+        ) as answer:
+            told = {name: answer.headers[name] for name in ANSWER_HEADERS if name in answer.headers}
+            response = web.StreamResponse(status=answer.status, headers=told)
+            await response.prepare(request)
+            try:
+                async for piece in answer.content.iter_any():
+                    await response.write(piece)
+            except (aiohttp.ClientError, TimeoutError):
+                # It has begun: only a connection that breaks can say that the rest is missing.
+                if request.transport is not None:
+                    request.transport.abort()
+                return response
+            await response.write_eof()
+            return response
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
+        try:
+            far = await self._session.ws_connect(
+                self._at(request.raw_path), max_msg_size=0, heartbeat=PING_SECONDS
+            )
+        except aiohttp.WSServerHandshakeError as exc:
+            return _refuse(
+                exc.status, "NoSocket", f"The agent refused the WebSocket with status {exc.status}."
+            )
+        async with far:
+            near = web.WebSocketResponse(max_msg_size=0, compress=False)
+            await near.prepare(request)
+            ways = [asyncio.create_task(_copy(near, far)), asyncio.create_task(_copy(far, near))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+            broken = far.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE)
+            await near.close(code=WSCloseCode.GOING_AWAY if broken else far.close_code or 0)
+        return near
+
+    def _at(self, path: str) -> URL:
+        """The agent's address for a path with its query, neither of which is read: they stay as they came."""
+        return URL(f"{self._url}{BASE}{path}", encoded=True)
+
+
+async def _copy(
+    source: web.WebSocketResponse | aiohttp.ClientWebSocketResponse,
+    target: web.WebSocketResponse | aiohttp.ClientWebSocketResponse,
+) -> None:
+    """Pass messages on until one side closes."""
+    with suppress(ConnectionError):
+        async for message in source:
+            if message.type is WSMsgType.TEXT:
+                await target.send_str(message.data)
+            elif message.type is WSMsgType.BINARY:
+                await target.send_bytes(message.data)
+
+
+def _refuse(status: int, kind: str, sentence: str) -> web.Response:
+    """A refusal in ComfyUI's form, which its clients know how to show."""
+    error = {"type": kind, "message": sentence, "details": "", "extra_info": {}}
+    body = to_json({"error": error, "node_errors": {}})
+    return web.Response(status=status, body=body, content_type="application/json")
