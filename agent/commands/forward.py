@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Annotated
 
@@ -33,6 +32,8 @@ def forward(
 
 
 async def _forward(port: int, url: str, api_key: str | None) -> int:
+    import asyncio  # noqa: PLC0415
+
     from agent.commands.forwarder import Forwarder  # noqa: PLC0415
 
     try:
