@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,28 @@ from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from tests.object_store import Bucket, S3Server
+
+#: Folders whose tests share one event loop each session, and with it agents, engines or a browser.
+ONE_LOOP = tuple(
+    Path(__file__).parent / folder
+    for folder in (
+        "e2e/browser",
+        "integration/agent",
+        "integration/hardening",
+        "integration/labels",
+        "integration/lifecycle",
+        "integration/objects",
+        "integration/reliability",
+        "integration/safety",
+    )
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        is_async = inspect.iscoroutinefunction(getattr(item, "function", None))
+        if is_async and any(item.path.is_relative_to(folder) for folder in ONE_LOOP):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import os
 import shlex
 import shutil
@@ -16,23 +14,12 @@ import pytest
 import pytest_asyncio
 
 from comfyui.launch import checkout_command
-from tests.integration.agent.service import Agent, engine_of, settings_of
+from tests.integration.agent.service import Agent, MakeAgent, agents, engine_of, settings_of, simulated
 from tests.integration.inputs.conftest import MediaServer
 from tests.ports import free_port
 
 REAL_ROOT = os.environ.get("COMFYUI_ROOT", "")
 REAL_START_SECONDS = 120
-
-MakeAgent = Callable[..., Awaitable[Agent]]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One event loop for this folder, so that its tests can share agents."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents and inspect.iscoroutinefunction(
-            getattr(item, "function", None)
-        ):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 def pytest_report_header() -> str:
@@ -41,10 +28,7 @@ def pytest_report_header() -> str:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def simulated_agent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Agent]:
-    base = tmp_path_factory.mktemp("simulator")
-    settings = settings_of(fetch_allow=["127.0.0.1"], **engine_of(base, "--model", "tiny.safetensors"))
-    async with Agent(settings) as agent:
-        await agent.ready()
+    async with simulated(tmp_path_factory.mktemp("simulator"), fetch_allow=["127.0.0.1"]) as agent:
         yield agent
 
 
@@ -90,7 +74,7 @@ def agent(request: pytest.FixtureRequest) -> Agent:
 async def make_agent(agent: Agent, tmp_path: Path) -> AsyncIterator[MakeAgent]:
     """Start agents with settings of their own. They use the shared engine, or with `engine=[switches]` a simulator
     of their own."""
-    async with contextlib.AsyncExitStack() as stack:
+    async with agents() as start:
         count = 0
 
         async def make(*, engine: list[str] | None = None, wait: bool = True, **settings: Any) -> Agent:
@@ -101,10 +85,7 @@ async def make_agent(agent: Agent, tmp_path: Path) -> AsyncIterator[MakeAgent]:
                 where = engine_of(tmp_path / f"engine{count}", *engine)
             elif "comfyui_command" in settings:
                 where = {"comfyui_port": free_port()}
-            made = await stack.enter_async_context(Agent(settings_of(**{**where, **settings})))
-            if wait:
-                await made.ready()
-            return made
+            return await start(wait=wait, **{**where, **settings})
 
         yield make
 

@@ -12,6 +12,8 @@ from typing import Any
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 
+from tests.serving import serving
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 #: Until what was set off somewhere has arrived, also on a machine that does much else.
@@ -50,7 +52,7 @@ class Receiver:
     """Takes from `answers` what it answers next: a status, or a status with headers; 204 when there is none.
     While `is_stalled` is set it answers nothing at all."""
 
-    port: int = 0
+    base: str = ""
     messages: list[Message] = field(default_factory=list)
     answers: list[int | tuple[int, dict[str, str]]] = field(default_factory=list)
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,21 +60,14 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
+        return f"{self.base}/hook"
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Receiver]:
         self.released.set()
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._take)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.port = runner.addresses[0][1]
-        try:
+        async with serving(web.route("*", "/{path:.*}", self._take)) as url:
+            self.base = url
             yield self
-        finally:
-            await runner.cleanup()
 
     def stall(self) -> None:
         self.released.clear()

@@ -9,7 +9,7 @@ import os
 import shlex
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -266,6 +266,32 @@ async def take(events: AsyncIterator[Any], seconds: float = PATIENCE_SECONDS) ->
     """All of a stream that ends by itself in time."""
     async with asyncio.timeout(seconds):
         return [event async for event in events]
+
+
+#: Starts one agent; see the fixtures `make_agent`.
+MakeAgent = Callable[..., Awaitable[Agent]]
+
+
+@contextlib.asynccontextmanager
+async def agents(**shared: Any) -> AsyncIterator[MakeAgent]:
+    """`await make(**settings)` starts an agent with these settings beside the shared ones. All end here."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(*, wait: bool = True, **settings: Any) -> Agent:
+            made = await stack.enter_async_context(Agent(settings_of(**{**shared, **settings})))
+            if wait:
+                await made.ready()
+            return made
+
+        yield make
+
+
+@contextlib.asynccontextmanager
+async def simulated(base: Path, **settings: Any) -> AsyncIterator[Agent]:
+    """An agent with a simulator of its own, which is ready, has a checkpoint and keeps its files in `base`."""
+    async with Agent(settings_of(**settings, **engine_of(base, "--model", "tiny.safetensors"))) as agent:
+        await agent.ready()
+        yield agent
 
 
 def engine_of(base: Path, *switches: str) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import events
-from tests.integration.agent.service import Agent, take
+from tests.integration.agent.service import Agent, MakeAgent, take
 
 KEYS = ["first-key", "zweiter-schlüssel"]
 

@@ -7,9 +7,8 @@ import asyncio
 import pytest
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Agent, eventually
+from tests.integration.agent.service import Agent, MakeAgent, eventually
 
 
 @pytest.mark.real

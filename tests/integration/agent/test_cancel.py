@@ -9,9 +9,8 @@ import pytest
 
 from agent.runner import CANCEL_SECONDS
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually, settings_of
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent, eventually, settings_of
 from tests.integration.inputs.conftest import MediaServer
 
 pytestmark = pytest.mark.real

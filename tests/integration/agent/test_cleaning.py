@@ -10,10 +10,9 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.graphs import BLUE, GREEN, RED, fresh_color, rgb
 from tests.integration.agent.pictures import b64, color_of, png
-from tests.integration.agent.service import Agent, eventually, settings_of
+from tests.integration.agent.service import Agent, MakeAgent, eventually, settings_of
 
 KEEP_SECONDS = 0.2
 

@@ -13,10 +13,9 @@ from yarl import URL
 from agent.commands.forwarder import Forwarder
 from tests.clients import programs
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.graphs import Graph
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Agent, eventually
+from tests.integration.agent.service import Agent, MakeAgent, eventually
 from tests.ports import free_port
 
 KEY = "the-agents-key"

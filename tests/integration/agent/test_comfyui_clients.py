@@ -15,10 +15,9 @@ from PIL import Image
 
 from agent.editor import desk
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.editor import Client, connected, kinds
 from tests.integration.agent.pictures import color_of, png
-from tests.integration.agent.service import Agent, eventually
+from tests.integration.agent.service import Agent, MakeAgent, eventually
 
 HELLO = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
 

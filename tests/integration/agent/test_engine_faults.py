@@ -11,10 +11,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent, check_error, eventually
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent, check_error, eventually
 
 Faulty = Callable[..., Awaitable[None]]
 

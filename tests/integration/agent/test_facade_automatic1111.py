@@ -16,9 +16,8 @@ from PIL import Image
 
 from agent.api.facades.automatic1111_samplers import SAMPLERS, SCHEDULERS
 from tests.integration.agent import graphs, shelf
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import b64, look, picture, png, unb64
-from tests.integration.agent.service import Agent, Answer, eventually
+from tests.integration.agent.service import Agent, Answer, MakeAgent, eventually
 from tests.redis_server import RedisServer
 
 KEY = "the-agents-key"

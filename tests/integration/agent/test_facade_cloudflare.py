@@ -11,9 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.agent import shelf
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import b64, encode, look, picture, png, unb64
-from tests.integration.agent.service import Agent, Answer, eventually
+from tests.integration.agent.service import Agent, Answer, MakeAgent, eventually
 from tests.integration.agent.test_facades import CLOUDFLARE, cloudflare_error
 
 SDXL = "@cf/stabilityai/stable-diffusion-xl-base-1.0"

@@ -11,9 +11,8 @@ import pytest_asyncio
 from cloudflare import APIStatusError, AsyncCloudflare, AuthenticationError, BadRequestError
 
 from tests.integration.agent import shelf
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import encode, look, picture, png, unb64
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent
 
 KEY, ACCOUNT = "the-agents-key", "0123456789abcdef"
 SMALL = {"num_steps": 2, "width": 64, "height": 64}

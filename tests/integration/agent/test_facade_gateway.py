@@ -13,9 +13,8 @@ import openai
 import pytest
 
 from tests.integration.agent import shelf
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of, unb64
-from tests.integration.agent.service import Agent
+from tests.integration.agent.service import Agent, MakeAgent
 
 #: How long the gateway hears nothing before it cuts the connection; the run takes longer.
 LIMIT_SECONDS = 1.5

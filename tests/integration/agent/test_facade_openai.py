@@ -15,9 +15,8 @@ from openai.types import ImageModel
 
 from agent.api.facades.models import OPENAI_MODELS
 from tests.integration.agent import shelf
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import b64, color_of, encode, look, picture, png, unb64
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent, eventually
 from tests.object_store import Bucket, call
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

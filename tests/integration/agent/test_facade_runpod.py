@@ -11,9 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of, png, unb64
-from tests.integration.agent.service import Agent, Answer, eventually
+from tests.integration.agent.service import Agent, Answer, MakeAgent, eventually
 
 BASES = ("", "/v2/an-endpoint")
 

@@ -10,9 +10,8 @@ import pytest
 
 from tests.clients import programs
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of, unb64
-from tests.integration.agent.service import Agent
+from tests.integration.agent.service import Agent, MakeAgent
 
 KEY = "the-agents-key"
 FOLDER = Path(programs.__file__).parent

@@ -13,9 +13,8 @@ import pytest_asyncio
 from agent.settings import SettingsError
 from agent.settings_facades import FacadeName
 from tests.integration.agent import shelf
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import look, unb64
-from tests.integration.agent.service import Agent, Answer, settings_of
+from tests.integration.agent.service import Agent, Answer, MakeAgent, settings_of
 
 KEY = "the-agents-key"
 PAGE = "https://app.example"

@@ -15,9 +15,8 @@ import yaml
 from obstore.store import S3Store
 
 from tests.integration.agent import graphs, shelf
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import encode, look, picture, png, unb64
-from tests.integration.agent.service import Agent, eventually
+from tests.integration.agent.service import Agent, MakeAgent, eventually
 from tests.integration.inputs.conftest import MediaServer
 from tests.integration.inputs.conftest import answer as http_answer
 from tests.object_store import KEY_ID, KEY_SECRET, Bucket

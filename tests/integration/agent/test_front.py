@@ -7,7 +7,7 @@ import contextlib
 import io
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from PIL import Image
 
 from agent.api.keys import BOARD, RUNNER
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation, events
 from tests.integration.agent.pictures import b64, color_of, png
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually, take
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent, eventually, take
 from tests.object_store import Bucket
 from tests.redis_server import RedisServer
+from tests.serving import serving
 
 KEY = "the-engine-functions-own-key"
 
@@ -463,19 +463,11 @@ def noise() -> bytes:
     return file.getvalue()
 
 
-@contextlib.asynccontextmanager
-async def listening(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+def listening(
+    handler: Callable[[web.Request], Awaitable[web.Response]],
+) -> contextlib.AbstractAsyncContextManager[str]:
     """An address at which this handler answers every request."""
-    app = web.Application(client_max_size=2**26)
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app, handler_cancellation=True)  # one that waits for ever ends with its connection
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    return serving(web.route("*", "/{path:.*}", handler), client_max_size=2**26)
 
 
 class TestNamedWorkflows:

@@ -10,9 +10,8 @@ import pytest_asyncio
 
 from agent.api.keys import RUNNER
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Agent, settings_of
+from tests.integration.agent.service import Agent, MakeAgent, settings_of
 from tests.integration.agent.test_bad_input import UI_EXPORT
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent, check_error, eventually
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent, check_error, eventually
 from tests.integration.simulator.process import Simulator
 from tests.ports import free_port
 

@@ -10,9 +10,8 @@ import pytest_asyncio
 from agent.api.keys import BOARD
 from agent.tasks.record import TaskRecord
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation
-from tests.integration.agent.service import Agent, check_error, eventually
+from tests.integration.agent.service import Agent, MakeAgent, check_error, eventually
 from tests.redis_server import RedisServer
 
 

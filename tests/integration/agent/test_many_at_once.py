@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation
 from tests.integration.agent.pictures import color_of, look
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent
 
 MANY = 16
 

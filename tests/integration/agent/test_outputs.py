@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of, look
-from tests.integration.agent.service import Agent, Answer
+from tests.integration.agent.service import Agent, Answer, MakeAgent
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 

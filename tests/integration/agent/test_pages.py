@@ -7,8 +7,7 @@ import re
 import pytest
 
 from agent.api.pages import STATIC
-from tests.integration.agent.conftest import MakeAgent
-from tests.integration.agent.service import Agent
+from tests.integration.agent.service import Agent, MakeAgent
 
 #: Addresses of namespaces and of licences are names, not requests.
 NAMES = ("http://www.w3.org/", "https://www.w3.org/")

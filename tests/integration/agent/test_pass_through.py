@@ -16,11 +16,11 @@ import pytest_asyncio
 from aiohttp import web
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation
 from tests.integration.agent.pictures import color_of, png
-from tests.integration.agent.service import Agent, Answer
+from tests.integration.agent.service import Agent, Answer, MakeAgent
 from tests.redis_server import RedisServer
+from tests.serving import serving
 
 #: What the published couple-photo page calls.
 PAGE = ["/view", "/upload/image", "/object_info", "/object_info/{node_class}"]
@@ -229,15 +229,8 @@ class TestStrangeAnswers:
             response.enable_compression()
             return response
 
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}", seen
-        finally:
-            await runner.cleanup()
+        async with serving(web.route("*", "/{path:.*}", answer)) as url:
+            yield url, seen
 
     async def test_answer_arrives_unpacked(self, make_agent: MakeAgent, asked: tuple[str, list[str]]) -> None:
         """With `--enable-compress-response-body` ComfyUI packs what the asker can unpack."""

@@ -8,10 +8,9 @@ import contextlib
 import pytest
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import events
 from tests.integration.agent.pictures import look
-from tests.integration.agent.service import Agent, eventually
+from tests.integration.agent.service import Agent, MakeAgent, eventually
 from tests.redis_server import RedisServer
 
 #: With LONG steps it outlasts each of these tests, which cancel it.

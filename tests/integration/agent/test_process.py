@@ -19,8 +19,14 @@ import pytest_asyncio
 
 from agent.settings import Settings, variable
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually, settings_of, simulator_args
+from tests.integration.agent.service import (
+    PATIENCE_SECONDS,
+    Agent,
+    MakeAgent,
+    eventually,
+    settings_of,
+    simulator_args,
+)
 from tests.ports import free_port
 from tests.redis_server import RedisServer
 

@@ -10,10 +10,9 @@ import aiohttp
 import pytest
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Agent, check_error, eventually
+from tests.integration.agent.service import Agent, MakeAgent, check_error, eventually
 from tests.integration.agent.test_bad_input import UI_EXPORT
 
 pytestmark = pytest.mark.real

@@ -11,10 +11,9 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import conversation, events
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually, take
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent, eventually, take
 from tests.redis_server import RedisServer
 
 Pair = tuple[Agent, Agent]

@@ -15,9 +15,8 @@ from agent.api import hooks
 from agent.settings import SettingsError
 from agent.warm_up import read_warm_up
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Agent, eventually, settings_of
+from tests.integration.agent.service import Agent, MakeAgent, eventually, settings_of
 
 
 def written(folder: Path, graph: Any) -> str:

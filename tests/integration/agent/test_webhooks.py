@@ -15,9 +15,8 @@ from agent.app import build_app
 from agent.settings import SettingsError
 from agent.webhooks import notifier as notifier_module
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.receiver import PATIENCE_SECONDS, SECRET, Receiver
-from tests.integration.agent.service import Agent, settings_of
+from tests.integration.agent.service import Agent, MakeAgent, settings_of
 from tests.integration.agent.test_front import listening
 from tests.ports import free_port
 from tests.redis_server import RedisServer

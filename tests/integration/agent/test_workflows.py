@@ -11,9 +11,8 @@ import aiohttp
 import jsonschema_rs
 import pytest
 
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import b64, color_of, encode, look, picture, png
-from tests.integration.agent.service import Agent, Answer
+from tests.integration.agent.service import Agent, Answer, MakeAgent
 from tests.integration.inputs.conftest import MediaServer
 from tests.integration.inputs.conftest import answer as http_answer
 from tests.unit.library.shelf import GRAPH, write

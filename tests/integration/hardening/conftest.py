@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -26,15 +24,6 @@ __all__ = ["agent", "make_agent", "media", "real_agent", "simulated_agent"]
 
 #: Short enough to wait for several of them.
 LEASE_SECONDS = 0.5
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One event loop for this folder, so that its tests can share agents."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents and inspect.iscoroutinefunction(
-            getattr(item, "function", None)
-        ):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 def board_of(agent: Agent) -> TaskBoard:

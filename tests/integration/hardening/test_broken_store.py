@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of
+from tests.integration.agent.service import MakeAgent
 from tests.integration.hardening.conftest import LEASE_SECONDS, board_of
 
 #: The lease of the broken attempt runs out before the task is tried again.

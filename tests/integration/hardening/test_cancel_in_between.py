@@ -11,9 +11,8 @@ from agent.errors import TaskCancelled
 from agent.tasks.record import TaskRecord
 from agent.tasks.store import Claim, Stored
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import PATIENCE_SECONDS, eventually
+from tests.integration.agent.service import PATIENCE_SECONDS, MakeAgent, eventually
 from tests.integration.hardening.conftest import Ghost, board_of
 
 Settings = dict[str, object]

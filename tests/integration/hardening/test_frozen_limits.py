@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from agent.api.keys import RUNNER, WARM_UP
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.graphs import chain, empty, node, save
-from tests.integration.agent.service import Agent, eventually
+from tests.integration.agent.service import Agent, MakeAgent, eventually
 
 
 def thaw(agent: Agent, seconds: float) -> None:

@@ -15,10 +15,9 @@ import pytest
 from agent.api import slow
 from agent.inputs.resolve import PARALLEL_PREFETCHES
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.graphs import Graph
 from tests.integration.agent.pictures import color_of, png
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent, eventually
 from tests.integration.inputs.conftest import MediaServer, answer
 
 READ_SECONDS = 0.3

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent
 
 #: Generous: parsing shares the interpreter with this test too. Without a bound it takes several seconds.
 HEALTH_SECONDS = 1

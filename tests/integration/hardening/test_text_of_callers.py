@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.graphs import Graph
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import Agent
+from tests.integration.agent.service import Agent, MakeAgent
 
 #: A node that raises is over within milliseconds; a run that is looked up again and again is not.
 AT_ONCE_SECONDS = 2

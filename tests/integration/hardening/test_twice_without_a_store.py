@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.pictures import color_of
+from tests.integration.agent.service import MakeAgent
 from tests.integration.hardening.conftest import board_of
 from tests.redis_server import RedisServer
 

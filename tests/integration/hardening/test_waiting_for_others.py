@@ -11,10 +11,9 @@ from agent.runner import PUT_BACK_SECONDS
 from agent.tasks.record import State
 from comfyui.execution import END_GRACE_SECONDS
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.conversation import events
 from tests.integration.agent.pictures import color_of
-from tests.integration.agent.service import PATIENCE_SECONDS, Agent, eventually, take
+from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent, eventually, take
 from tests.integration.hardening.conftest import Ghost, record_of
 from tests.integration.reliability.fleet import Clock
 from tests.integration.reliability.proxy import Link, TcpProxy

@@ -18,8 +18,7 @@ from tests.certificates import SigningFiles
 from tests.exif_tool import ExifTool
 from tests.integration.agent import graphs
 from tests.integration.agent.pictures import b64, look, png, unb64
-from tests.integration.agent.service import Agent, EngineView
-from tests.integration.labels.conftest import MakeAgent
+from tests.integration.agent.service import Agent, EngineView, MakeAgent
 from tests.object_store import Bucket, call
 from tests.redis_server import RedisServer
 

@@ -15,6 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.integration.agent.service import PATIENCE_SECONDS, eventually
 from tests.integration.reliability.conftest import MakeAgent
 from tests.integration.reliability.fleet import AgentProcess, slow
+from tests.serving import serving
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -77,16 +78,11 @@ def facts(span: Span) -> dict[str, object]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def collector() -> AsyncIterator[Collector]:
     found = Collector()
-    app = web.Application()
-    app.router.add_post("/v1/traces", found.take)
-    runner = web.AppRunner(app, shutdown_timeout=0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    found.url = f"http://agent:{PASSWORD}@127.0.0.1:{runner.addresses[0][1]}"
-    yield found
-    if found.stalled is not None:
-        found.stalled.set()
-    await runner.cleanup()
+    async with serving(web.post("/v1/traces", found.take)) as url:
+        found.url = url.replace("//", f"//agent:{PASSWORD}@")
+        yield found
+        if found.stalled is not None:
+            found.stalled.set()
 
 
 def told(collector: Collector, **more: str) -> dict[str, str]:

@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from tests.integration.agent.service import Agent, EngineView, engine_of, settings_of
-
-MakeAgent = Callable[..., Awaitable[Agent]]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One event loop for this folder, so that its tests can share the engine."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents and inspect.iscoroutinefunction(
-            getattr(item, "function", None)
-        ):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+from tests.integration.agent.service import EngineView, MakeAgent, agents, simulated
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared_engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineView]:
-    base = tmp_path_factory.mktemp("simulator")
-    async with Agent(settings_of(**engine_of(base, "--model", "tiny.safetensors"))) as agent:
-        await agent.ready()
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineView]:
+    async with simulated(tmp_path_factory.mktemp("simulator")) as agent:
         yield agent.engine
 
 
-@pytest.fixture
-def engine(shared_engine: EngineView) -> EngineView:
-    return shared_engine
-
-
 @pytest_asyncio.fixture(loop_scope="session")
-async def make_agent(shared_engine: EngineView) -> AsyncIterator[MakeAgent]:
+async def make_agent(engine: EngineView) -> AsyncIterator[MakeAgent]:
     """Start agents with settings of their own on the shared engine."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def make(**settings: Any) -> Agent:
-            made = await stack.enter_async_context(
-                Agent(settings_of(**{"comfyui_url": shared_engine.url, **settings}))
-            )
-            await made.ready()
-            return made
-
+    async with agents(comfyui_url=engine.url) as make:
         yield make

@@ -9,8 +9,7 @@ from agent.build import bucket_reader
 from agent.settings import SettingsError
 from tests.integration.agent import graphs
 from tests.integration.agent.pictures import color_of, png
-from tests.integration.agent.service import settings_of
-from tests.integration.objects.conftest import MakeAgent
+from tests.integration.agent.service import MakeAgent, settings_of
 from tests.integration.reliability.proxy import TcpProxy
 from tests.object_store import KEY_ID, KEY_SECRET, Bucket, S3Server
 

@@ -14,8 +14,7 @@ from structlog.testing import capture_logs
 from agent.client import AgentClient
 from tests.integration.agent import graphs
 from tests.integration.agent.pictures import b64, color_of, png
-from tests.integration.agent.service import Agent, Answer
-from tests.integration.objects.conftest import MakeAgent
+from tests.integration.agent.service import Agent, Answer, MakeAgent
 from tests.integration.reliability.proxy import TcpProxy
 from tests.object_store import KEY_SECRET, Bucket, call
 from tests.redis_server import RedisServer

@@ -20,6 +20,7 @@ from agent.provision.download import Patience, Tell
 from agent.provision.manifest import load_manifest
 from agent.provision.run import Wanted, provision
 from tests.integration.cli.conftest import Command, command
+from tests.serving import serving
 
 __all__ = ["command"]
 
@@ -104,16 +105,10 @@ async def busy(server: FileServer, request: web.Request, body: bytes) -> web.Str
 @pytest.fixture
 async def server() -> AsyncIterator[FileServer]:
     made = FileServer()
-    app = web.Application()
-    app.router.add_get("/{path:.*}", made.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.port = site._server.sockets[0].getsockname()[1]
-    yield made
-    made.ended.set()
-    await runner.cleanup()
+    async with serving(web.get("/{path:.*}", made.handle)) as url:
+        made.port = int(url.rpartition(":")[2])
+        yield made
+        made.ended.set()
 
 
 class Lines:

@@ -18,13 +18,6 @@ from tests.redis_server import RedisServer
 MakeAgent = Callable[..., Awaitable[AgentProcess]]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One event loop for this folder, so that its tests can share agents."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def make_agent(
     tmp_path: Path, redis_server: RedisServer, redis_prefix: str

@@ -18,6 +18,7 @@ from tests.integration.reliability.conftest import MakeAgent
 from tests.integration.reliability.fleet import AgentProcess, outcomes, slow
 from tests.ports import free_port
 from tests.redis_server import RedisServer
+from tests.serving import serving
 
 TOLD = {
     "AGENT_FETCH_ALLOW": "127.0.0.1",
@@ -43,14 +44,8 @@ async def idle_function() -> AsyncIterator[str]:
             await asyncio.Event().wait()
         return web.Response(status=202)
 
-    app = web.Application()
-    app.router.add_post("/api/run", take)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield f"http://127.0.0.1:{port}"
-    await runner.cleanup()
+    async with serving(web.post("/api/run", take), port=free_port()) as url:
+        yield url
 
 
 async def fronts(

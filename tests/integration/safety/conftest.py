@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,23 +13,13 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from tests.integration.agent.service import Agent, engine_of, settings_of
+from tests.integration.agent.service import Agent, MakeAgent, agents, simulated
 from tests.ports import free_port
-
-MakeAgent = Callable[..., Awaitable[Agent]]
+from tests.serving import serving
 
 #: What a hook answers of a picture that may not be shown, and of one that may.
 UNSAFE = {"labels": [{"category": "violence", "score": 0.97}, {"category": "gore", "score": 0.4}]}
 SAFE: dict[str, Any] = {"labels": []}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One event loop for this folder, so that its tests can share the engine."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents and inspect.iscoroutinefunction(
-            getattr(item, "function", None)
-        ):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 @dataclass
@@ -51,21 +39,18 @@ class Engine:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
     base = tmp_path_factory.mktemp("simulator")
-    async with Agent(settings_of(**engine_of(base, "--model", "tiny.safetensors"))) as agent:
-        await agent.ready()
+    async with simulated(base) as agent:
         yield Engine({"comfyui_url": agent.engine.url, "comfyui_base_directory": str(base)}, base, agent)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def make_agent(engine: Engine) -> AsyncIterator[MakeAgent]:
     """Start agents with settings of their own on the shared engine, or without one."""
-    async with contextlib.AsyncExitStack() as stack:
+    async with agents() as start:
 
         async def make(**settings: Any) -> Agent:
             where = {"comfyui_port": free_port()} if settings.get("role") == "front" else engine.settings
-            made = await stack.enter_async_context(Agent(settings_of(**{**where, **settings})))
-            await made.ready()
-            return made
+            return await start(**{**where, **settings})
 
         yield make
 
@@ -95,15 +80,9 @@ class Hook:
 async def hook() -> AsyncIterator[Hook]:
     made = Hook()
     made.gate.set()
-    app = web.Application()
-    app.router.add_post("/classify", made.answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/classify?key=hook-secret"
-    yield made
-    await runner.cleanup()
+    async with serving(web.post("/classify", made.answer)) as url:
+        made.url = f"{url}/classify?key=hook-secret"
+        yield made
 
 
 def reviewed(hook: Hook, **settings: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tests.integration.agent.service import Agent, settings_of
 from tests.integration.safety.conftest import SAFE, Engine, Hook, MakeAgent, verdicts
 from tests.ports import free_port
 from tests.redis_server import RedisServer
+from tests.serving import serving
 
 
 @pytest.fixture(scope="module")
@@ -353,14 +354,8 @@ async def comprehend(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Comprehen
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
     made = ComprehendServer()
-    app = web.Application()
-    app.router.add_post("/", made.answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
+    async with serving(web.post("/", made.answer)) as made.url:
+        yield made
 
 
 def by_comprehend(server: ComprehendServer, **settings: Any) -> dict[str, Any]:

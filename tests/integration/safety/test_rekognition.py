@@ -16,6 +16,7 @@ from agent.safety.classifiers.rekognition import MOST_BYTES, Rekognition, _encod
 from tests.integration.agent import graphs
 from tests.integration.safety.amazon import Amazon, Refused, label, moderation
 from tests.integration.safety.conftest import MakeAgent, verdicts
+from tests.serving import serving
 
 PICTURE = Image.new("RGB", (64, 64), (200, 30, 30))
 
@@ -42,14 +43,8 @@ async def amazon() -> AsyncIterator[Amazon]:
         return found if red > 2 * blue else [label("Alcohol", 55.0, level=1)]
 
     made = Amazon(moderation(labels))
-    app = web.Application(client_max_size=2**24)
-    app.router.add_post("/", made.answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
+    async with serving(web.post("/", made.answer), client_max_size=2**24) as made.url:
+        yield made
 
 
 def client(amazon: Amazon, **thresholds: float) -> Rekognition:
