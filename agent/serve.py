@@ -36,6 +36,7 @@ def web_runner(settings: Settings) -> web.AppRunner:
         shutdown_timeout=5,
         max_line_size=LONGEST_LINE_BYTES,
         max_field_size=LONGEST_LINE_BYTES,
+        auto_decompress=False,  # see agent/api/unpacking.py
     )
 
 

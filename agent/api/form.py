@@ -9,6 +9,7 @@ from aiohttp import BodyPartReader, web
 
 from agent.api.keys import SETTINGS
 from agent.api.parse import reading
+from agent.api.unpacking import packing_of
 from agent.errors import InvalidRequest
 
 #: A form has as many fields as a workflow has parameters; nothing real comes near this.
@@ -43,6 +44,8 @@ async def read_form(request: web.Request) -> list[Field]:
 
     Raises BodyTooLarge, BodyTooSlow, InvalidRequest.
     """
+    if packing_of(request) is not None:
+        raise InvalidRequest("A form is sent as it is, without a Content-Encoding.")
     fields: list[Field] = []
     room = request.app[SETTINGS].max_body_bytes
     try:

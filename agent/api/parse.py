@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from agent.admission import RunRequest
 from agent.api.keys import NOTIFIER, PARKING, PARSING, SETTINGS
 from agent.api.models import CallerOptions, RunOptions
+from agent.api.unpacking import packing_of, unpack
 from agent.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -102,8 +103,12 @@ def _is_too_large(request: web.Request) -> bool:
 
 async def read_body(request: web.Request) -> bytes:
     """Raises BodyTooLarge, BodyTooSlow, InvalidRequest."""
+    packing = packing_of(request)
     async with reading(request):
-        return await request.read()
+        body = await request.read()
+        if packing is None or not body:
+            return body
+        return await in_thread(request.app, unpack, body, packing, request.app[SETTINGS].max_body_bytes)
 
 
 @asynccontextmanager
@@ -127,7 +132,7 @@ async def reading(request: web.Request) -> AsyncIterator[None]:
     except web.HTTPRequestEntityTooLarge:
         raise too_large from None
     except (web.RequestPayloadError, HttpProcessingError, PayloadEncodingError):
-        raise InvalidRequest("The body is not what its Content-Encoding or its length says.") from None
+        raise InvalidRequest("The body is not what its length or its headers say.") from None
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
