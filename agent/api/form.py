@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, hdrs, web
 
 from agent.api.keys import SETTINGS
 from agent.api.parse import reading
-from agent.api.unpacking import packing_of
 from agent.errors import InvalidRequest
 
 #: A form has as many fields as a workflow has parameters; nothing real comes near this.
@@ -44,7 +43,7 @@ async def read_form(request: web.Request) -> list[Field]:
 
     Raises BodyTooLarge, BodyTooSlow, InvalidRequest.
     """
-    if packing_of(request) is not None:
+    if hdrs.CONTENT_ENCODING in request.headers:
         raise InvalidRequest("A form is sent as it is, without a Content-Encoding.")
     fields: list[Field] = []
     room = request.app[SETTINGS].max_body_bytes

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, PayloadEncodingError
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -17,7 +17,6 @@ from pydantic_core import from_json
 from agent.admission import RunRequest
 from agent.api.keys import NOTIFIER, PARKING, PARSING, SETTINGS
 from agent.api.models import CallerOptions, RunOptions
-from agent.api.unpacking import packing_of, unpack
 from agent.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -103,6 +102,12 @@ def _is_too_large(request: web.Request) -> bool:
 
 async def read_body(request: web.Request) -> bytes:
     """Raises BodyTooLarge, BodyTooSlow, InvalidRequest."""
+    if hdrs.CONTENT_ENCODING not in request.headers:
+        async with reading(request):
+            return await request.read()
+
+    from agent.api.unpacking import packing_of, unpack  # noqa: PLC0415 - bodies are seldom packed
+
     packing = packing_of(request)
     async with reading(request):
         body = await request.read()
