@@ -7,26 +7,22 @@ policies and metrics hold for it; the rest is read from ComfyUI, or written to i
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import re
-import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
-from aiohttp import WSMsgType, web
-from pydantic_core import from_json, to_json
+from aiohttp import web
+from pydantic_core import to_json
 
 from agent.api import passing
-from agent.api.keys import API_KEYS, DESK, PASSAGE
+from agent.api.editor_socket import CLIENT_ID, open_socket
+from agent.api.keys import API_KEYS, DESK, LABELLER, PASSAGE
 from agent.api.parse import check_task_id, parse_object, parse_run_request, read_body
 from agent.api.render import ErrorResponse, json_response
-from agent.api.slow import SlowReader, cut_off, reading_limit
 from agent.api.tasks import send_output
-from agent.editor import messages
-from agent.editor.sockets import Outbox
-from agent.errors import AgentError, InvalidOptions, InvalidQuery, InvalidRequest, NotFound
+from agent.editor.viewing import Rendering, rendering_of
+from agent.errors import AgentError, InvalidOptions, InvalidQuery, NotFound, NotLabelled
 from comfyui.routes import HARMLESS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -36,9 +32,6 @@ BASE = "/comfyui"
 
 #: Carries the API key of a browser, which can put it into no header of a page or a WebSocket.
 COOKIE = "comfyui_agent_key"
-
-#: A client's own id, as ComfyUI's clients choose it.
-CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 #: What the editor reads beside HARMLESS; none of it acts. Routes of custom nodes are not among them: some do.
 READ = (
@@ -70,9 +63,6 @@ WRITTEN = (
 #: all below /internal.
 ENDINGS = "css|gif|html|ico|jpe?g|js|json|map|md|mjs|mp3|mp4|png|svg|ttf|txt|wasm|webm|webp|woff2?"
 STATIC = rf"(?!(?:api/)?internal/)[^?#\\\x00-\x1f]{{1,500}}\.(?:{ENDINGS})"
-
-#: A client that is there answers pings.
-PING_SECONDS = 20
 
 
 def key_of(request: web.Request) -> str:
@@ -167,66 +157,33 @@ async def interrupt(request: web.Request) -> web.Response:
 
 
 async def view(request: web.Request) -> web.StreamResponse:
-    """GET /view: a prompt's file as it was delivered, and the engine's other files as they are."""
+    """GET /view: a prompt's file as it was delivered, or a preview of that; the engine's other files as they are.
+
+    Raises NotLabelled for a preview that cannot carry the file's labels, InvalidQuery where none can be made.
+    """
     query = request.query
     place = (query.get("filename", ""), query.get("subfolder", ""), query.get("type", "output"))
-    if found := await request.app[DESK].file(place):
-        return send_output(request, *found)
-    return await passing.read(request, _path(request))
+    found = await request.app[DESK].file(place)
+    if found is None:
+        return await passing.read(request, _path(request))
+    output, data = found
+    rendering = rendering_of(query)
+    # What lies in the object store is shown from there, as it is.
+    if rendering is not None and isinstance(data, bytes) and output.media_type.startswith("image/"):
+        data = await _render(request, data, rendering)
+        output = output.model_copy(update={"media_type": rendering.media_type, "bytes": len(data)})
+    return send_output(request, output, data)
 
 
-async def open_socket(request: web.Request) -> web.WebSocketResponse:
-    """GET /ws: what happens to the client's prompts, as ComfyUI tells it. Nothing is replayed."""
-    client_id = request.query.get("clientId") or uuid.uuid4().hex
-    if not CLIENT_ID.fullmatch(client_id):
-        raise InvalidQuery("clientId is a short text of letters, digits and - _ . :", parameter="clientId")
-    socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=64 * 1024, compress=False)
-    if not _can_open(socket, request):
-        raise InvalidRequest("This route is a WebSocket. Connect with ws:// or wss://.")
-    await socket.prepare(request)
-    desk = request.app[DESK]
-    with desk.sockets.opened(client_id) as outbox:
-        outbox.put(messages.status(desk.remaining, client_id))
-        sending = asyncio.create_task(_send_all(request, socket, outbox))
-        try:
-            async for message in socket:
-                if message.type is WSMsgType.TEXT:
-                    _hear(message.data, outbox)
-        finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-    return socket
-
-
-async def _send_all(request: web.Request, socket: web.WebSocketResponse, outbox: Outbox) -> None:
-    with suppress(ConnectionError):
-        try:
-            while (message := await outbox.next()) is not None:
-                async with reading_limit():
-                    if isinstance(message, bytes):
-                        await socket.send_bytes(message)
-                    else:
-                        await socket.send_str(message)
-        except SlowReader:
-            cut_off(request)
-        else:
-            await socket.close()
-
-
-def _hear(text: str, outbox: Outbox) -> None:
-    """The client says which messages it understands. Anything else that it sends is nothing to us, as to ComfyUI."""
-    with suppress(ValueError, LookupError, AttributeError, TypeError):
-        said = from_json(text)
-        if said["type"] == "feature_flags":
-            outbox.wants_metadata = bool(said["data"].get("supports_preview_metadata"))
-            outbox.put(messages.text("feature_flags", {"supports_preview_metadata": True}))
-
-
-def _can_open(socket: web.WebSocketResponse, request: web.Request) -> bool:
+async def _render(request: web.Request, data: bytes, rendering: Rendering) -> bytes:
     try:
-        return bool(socket.can_prepare(request))
-    except ValueError:  # a Sec-WebSocket-Key that is not even ASCII
-        return False
+        return await request.app[LABELLER].convert(data, rendering.render)
+    except NotLabelled:
+        raise
+    except Exception as exc:  # Pillow raises whatever it meets in a picture that it does not know
+        raise InvalidQuery(
+            "The file cannot be read as a picture: ask for it without `preview` and `channel`."
+        ) from exc
 
 
 async def _read_object(request: web.Request) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 import json
 import mimetypes
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,10 @@ class Files:
         if isinstance(path, int):
             return web.Response(status=path)
         headers = {"Content-Disposition": f'filename="{path.name}"'}
+        channel = request.query.get("channel", "")
         if "preview" in request.query:
-            return await _picture(_preview, path, request.query["preview"], headers)
-        channel = request.query.get("channel", "rgba")
+            preview = partial(_preview, channel=channel)
+            return await _picture(preview, path, request.query["preview"], headers)
         if channel in {"rgb", "a"}:
             return await _picture(_channel, path, channel, headers)
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
@@ -131,12 +133,12 @@ async def _picture(
     return web.Response(body=content, content_type=kind, headers=headers)
 
 
-def _preview(path: Path, how: str) -> tuple[bytes, str]:
-    """`FORMAT;QUALITY`; an unknown format gives webp."""
+def _preview(path: Path, how: str, *, channel: str) -> tuple[bytes, str]:
+    """`FORMAT;QUALITY`; an unknown format gives webp, and so does a channel with an a."""
     form, _, quality = how.partition(";")
-    form = form if form in {"webp", "jpeg"} else "webp"
+    form = form if form in {"webp", "jpeg"} and "a" not in channel else "webp"
     with Image.open(path) as picture:
-        flat = picture.convert("RGB") if form == "jpeg" and picture.mode == "RGBA" else picture
+        flat = picture.convert("RGB") if form == "jpeg" or channel == "rgb" else picture
         buffer = io.BytesIO()
         flat.save(buffer, format=form, quality=int(quality) if quality.isdigit() else DEFAULT_QUALITY)
     return buffer.getvalue(), f"image/{form}"

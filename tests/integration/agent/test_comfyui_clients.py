@@ -13,10 +13,12 @@ import pytest_asyncio
 from aiohttp import WSMsgType
 from PIL import Image
 
+from agent.api.keys import BOARD
 from agent.editor import desk
+from agent.tasks.record import Output
 from tests.integration.agent import graphs
 from tests.integration.agent.editor import Client, connected, kinds
-from tests.integration.agent.pictures import color_of, png
+from tests.integration.agent.pictures import color_of, look, png
 from tests.integration.agent.service import Agent, MakeAgent, eventually
 
 HELLO = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
@@ -52,6 +54,62 @@ async def test_script_gets_its_events_history_and_picture(open_agent: Agent) -> 
             assert (await open_agent.get(f"{base}/view", params=file)).body == await client.get_image(file)
     record = await open_agent.task(prompt_id)
     assert record["state"] == "succeeded", "it is a task like every other"
+
+
+#: A picture that can be seen through, saved by node 4.
+CLEAR = {
+    "1": graphs.empty(),
+    "2": graphs.node("SolidMask", value=0.5, width=8, height=8),
+    "3": graphs.node("JoinImageWithAlpha", image=["1", 0], alpha=["2", 0]),
+    "4": graphs.save(images=["3", 0]),
+}
+
+
+@pytest.mark.real
+async def test_views_of_a_prompts_file_are_those_that_the_engine_would_make(open_agent: Agent) -> None:
+    async with connected(open_agent) as client:
+        prompt_id = (await client.queue_prompt(CLEAR)).ok()["prompt_id"]
+        await client.hear_out(prompt_id)
+        (file,) = (await client.get_history(prompt_id))[prompt_id]["outputs"]["4"]["images"]
+        for asked in (
+            {"preview": "webp;90"},
+            {"preview": "jpeg;30"},
+            {"preview": "webp", "channel": "rgb"},
+            {"channel": "rgb"},
+            {"channel": "a"},
+            {"channel": "rgba"},
+        ):
+            ours = await open_agent.get("/comfyui/api/view", params={**file, **asked})
+            async with open_agent.engine.http.get("/view", params={**file, **asked}) as its:
+                theirs = look(await its.read())
+                assert ours.headers["Content-Type"] == its.headers["Content-Type"], asked
+            shown = look(ours.body)
+            assert (shown.format, shown.mode) == (theirs.format, theirs.mode), asked
+            assert shown.getpixel((4, 4)) == pytest.approx(theirs.getpixel((4, 4)), abs=3), asked
+
+
+async def test_file_that_is_no_picture_is_shown_whole_and_a_broken_one_refused(
+    open_agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = open_agent.parts[BOARD]
+    async with connected(open_agent) as client:
+        prompt_id = (await client.queue_prompt(graphs.painted())).ok()["prompt_id"]
+        await client.hear_out(prompt_id)
+        (file,) = (await client.get_history(prompt_id))[prompt_id]["outputs"]["2"]["images"]
+        output, _ = await board.output(prompt_id, 0)
+        found: tuple[Output, bytes | str] = (output, b"no picture")
+        monkeypatch.setattr(board, "output", lambda *_: answer(found))
+        for asked in ({"preview": "webp"}, {"channel": "a"}):
+            (await open_agent.get("/view", params={**file, **asked})).error(400, "InvalidQuery")
+        found = (output.model_copy(update={"media_type": "video/mp4"}), b"a video")
+        assert (await open_agent.get("/view", params={**file, "preview": "webp"})).body == b"a video"
+        found = (output, "https://bucket.example/signed")
+        away = await open_agent.get("/view", params={**file, "preview": "webp"})
+        assert (away.status, away.headers["Location"]) == (302, "https://bucket.example/signed")
+
+
+async def answer(value: tuple[Output, bytes | str]) -> tuple[Output, bytes | str]:
+    return value
 
 
 async def test_same_prompt_again_is_the_same_task_and_another_graph_is_refused(open_agent: Agent) -> None:

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from tests.certificates import SigningFiles
 from tests.exif_tool import ExifTool
 from tests.integration.agent import graphs
+from tests.integration.agent.editor import connected
 from tests.integration.agent.pictures import b64, look, png, unb64
 from tests.integration.agent.service import Agent, EngineView, MakeAgent
 from tests.object_store import Bucket, call
@@ -167,6 +168,29 @@ async def test_conversion_for_accept_keeps_the_labels(
     tags = check(tool, answer.body, f"as-{kind}-0")
     assert tags["PNG:Parameters" if kind == "png" else "ExifIFD:UserComment"].startswith("a fox\n")
     assert state_of(answer.body, f"image/{kind}") == "Valid"
+
+
+async def test_views_for_comfyuis_clients_keep_the_labels_and_lead_to_no_file_without(
+    make_agent: MakeAgent, tool: ExifTool, signer: SigningFiles
+) -> None:
+    agent = await make_agent(pass_through=["all"], **ALL, label_c2pa="enforce", **signer.settings())
+    async with connected(agent) as client:
+        task_id = (await client.queue_prompt(graphs.sampled())).ok()["prompt_id"]
+        await client.hear_out(task_id)
+        (file,) = (await client.get_history(task_id))[task_id]["outputs"]["7"]["images"]
+        for asked, kind in (
+            ({"preview": "webp;80"}, "webp"),
+            ({"preview": "jpeg"}, "jpeg"),
+            ({"channel": "rgb"}, "png"),
+            ({"channel": "a"}, "png"),
+        ):
+            shown = await agent.get("/view", params={**file, **asked})
+            assert shown.headers["Content-Type"] == f"image/{kind}"
+            check(tool, shown.body, f"{task_id}-0")
+            assert state_of(shown.body, f"image/{kind}") == "Valid"
+        for name in (f"./{file['filename']}", f"{file['filename']} [output]"):
+            hidden = await agent.get("/view", params={**file, "filename": name, "preview": "webp"})
+            hidden.error(403, "FileHidden")
 
 
 async def test_cached_picture_is_labelled_for_each_task(make_agent: MakeAgent, tool: ExifTool) -> None:

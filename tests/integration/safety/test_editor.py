@@ -21,4 +21,5 @@ async def test_picture_is_named_when_it_was_reviewed_and_shown_as_it_was_deliver
             assert told.index("executed") == told.index("execution_success") - 1
             executed = next(message for message in heard if message["type"] == "executed")
             (file,) = executed["data"]["output"]["images"]
-            assert is_blurred(await client.get_image(file)) is (answer is UNSAFE)
+            for asked in ({}, {"preview": "jpeg;90"}, {"channel": "rgb"}):
+                assert is_blurred(await client.get_image({**file, **asked})) is (answer is UNSAFE), asked
