@@ -54,10 +54,13 @@ def decide(
     for output, judgement in found:
         if judgement.is_unseen and modes.images is not Mode.OFF:
             _decide_unseen(what, settings, modes, output)
-        if judgement.failed is not None:
-            _decide_failed(what, settings, modes, output, judgement.failed, may_remake=may_remake)
-        for finding in judgement.seen:
-            _decide_seen(what, settings, modes, output, finding, may_remake=may_remake)
+        for finding in judgement.findings:
+            if not finding:
+                what.verdicts.append(_verdict(finding, output, Action.PASS))
+            elif finding is judgement.failed:
+                _decide_failed(what, settings, modes, output, finding, may_remake=may_remake)
+            else:
+                _decide_seen(what, settings, modes, output, finding, may_remake=may_remake)
         for step, reason in judgement.down.items():
             _decide_down(what, settings, modes, output, step, reason)
     if what.error is not None and not what.is_remade:
@@ -90,9 +93,6 @@ def _decide_failed(
     *,
     may_remake: bool,
 ) -> None:
-    if not finding:
-        what.verdicts.append(_verdict(finding, output, Action.PASS))
-        return
     sentence = (
         f'Picture "{output.filename}" of node "{output.node_id}" has failed: it is {SAID[finding.category]}.'
     )
@@ -117,9 +117,6 @@ def _decide_seen(
     *,
     may_remake: bool,
 ) -> None:
-    if not finding:
-        what.verdicts.append(_verdict(finding, output, Action.PASS))
-        return
     sentence = f'{finding.step} finds "{finding.category}" in a picture of node "{output.node_id}".'
     if modes.images is not Mode.ENFORCE:
         what.verdicts.append(_verdict(finding, output, Action.WARN))

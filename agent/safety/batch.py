@@ -111,8 +111,7 @@ async def _judge(judge: Judge, folder: Path, path: Path) -> Judged:
     except OSError:
         return Judged(name, UNREADABLE, [], {})
     judgement = await judge.judge(data, "image/*", failed=True, classified=bool(judge.classifiers))
-    findings = [*([judgement.failed] if judgement.failed is not None else []), *judgement.seen]
-    return Judged(name, _word(judgement), findings, judgement.down)
+    return Judged(name, _word(judgement), judgement.findings, judgement.down)
 
 
 def _word(judgement: Judgement) -> str:

@@ -59,6 +59,11 @@ class Judgement:
     is_unseen: bool = False
 
     @property
+    def findings(self) -> list[Finding]:
+        """Those of all steps that looked, the check for failed pictures first."""
+        return [*([self.failed] if self.failed is not None else []), *self.seen]
+
+    @property
     def unsafe(self) -> list[Finding]:
         """What classifiers found that may not be shown."""
         return [finding for finding in self.seen if finding]
