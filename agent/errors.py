@@ -417,6 +417,13 @@ class OutputTooLarge(AgentError):
     """The outputs of the task are larger together than this server holds. AGENT_MAX_OUTPUT_BYTES is the limit."""
 
 
+class PictureTooLarge(AgentError):
+    """A picture has more pixels than this server decodes, so it cannot be answered in another format. Ask for it as it
+    is, or raise AGENT_MAX_OUTPUT_PIXELS."""
+
+    status = 413
+
+
 class NotLabelled(AgentError):
     """An output file cannot be given a label that it must carry. Have its node save PNG, JPEG or WebP."""
 

@@ -132,6 +132,12 @@ class CoreSettings(SettingsGroup):
     max_output_bytes: int = Field(
         2**30, gt=0, description="Largest size of all outputs of one task together, which are held in memory."
     )
+    max_output_pixels: int = Field(
+        200_000_000,
+        gt=0,
+        description="Largest output picture, width times height, that is decoded to be reviewed, marked or converted; "
+        "all frames of an animation together: ten times as many.",
+    )
     max_answer_bytes: int | None = Field(
         None,
         gt=0,

@@ -12,7 +12,7 @@ import pybase64
 from aiohttp import web
 from pydantic_core import from_json
 
-from agent.errors import AgentError, AnswerTooLarge, NoPicture, NotLabelled, PictureTypeUnknown
+from agent.errors import AgentError, AnswerTooLarge, NoPicture, PictureTypeUnknown
 from agent.labels.labeller import Labeller
 from agent.outputs.collect import media_type_of
 from agent.service import Delivery, Forwarded
@@ -68,7 +68,7 @@ async def picture_response(
     """The first picture of these nodes (none: of all), as `wanted` of `preferred_type` says, with its labels. One that
     lies in the object store is answered with a redirect to it, as it is.
 
-    Raises NoPicture, NotLabelled, AnswerTooLarge.
+    Raises NoPicture, NotLabelled, PictureTooLarge, AnswerTooLarge.
     """
     media_type, found = await _first_picture(board, delivery, nodes)
     headers = {"Vary": "Accept", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -79,7 +79,7 @@ async def picture_response(
     if media_type != wanted:
         try:
             found = await labeller.convert(found, partial(convert, kind=FORMATS[wanted]))
-        except NotLabelled as error:
+        except AgentError as error:
             error.task_id = delivery.task_id
             raise
         except Exception as exc:  # Pillow raises whatever it meets in a picture that it does not know
@@ -94,10 +94,12 @@ async def picture_response(
 
 def convert(data: bytes, kind: str, quality: int | None = None) -> bytes:
     """The picture in another format; of an animation its first frame. Where the format has no transparency, what is
-    transparent becomes white. `quality` is that of the lossy formats, 0 to 100. Takes a while."""
+    transparent becomes white. `quality` is that of the lossy formats, 0 to 100. Takes a while. Raises Unreadable."""
     from PIL import Image  # noqa: PLC0415 - keeps the start of the process light
 
-    with Image.open(io.BytesIO(data)) as picture:
+    from agent.safety.picture import open_picture  # noqa: PLC0415
+
+    with open_picture(data) as picture:
         profile = picture.info.get("icc_profile")
         shown: Image.Image = picture
         if kind == "JPEG":

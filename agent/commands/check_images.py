@@ -70,7 +70,7 @@ async def _judge(settings: Settings, folder: Path, paths: list[Path], report: Pa
     from agent.safety.classifiers.build import build_image_classifiers  # noqa: PLC0415
     from agent.safety.judge import Judge  # noqa: PLC0415
 
-    judge = Judge(settings, build_image_classifiers(settings))
+    judge = Judge(settings, build_image_classifiers(settings), most_pixels=settings.max_output_pixels)
     try:
         with _bar(len(paths)) as step:
             return await write_report(judge, folder, paths, report, step)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.admission import RunRequest
-from agent.errors import AgentError, NotLabelled, OutputCorrupt
+from agent.errors import AgentError, NotLabelled, OutputCorrupt, PictureTooLarge
 from agent.labels.options import Labels, labels_of
 from agent.labels.settings import LabelSettings
 from agent.outputs.collect import Collected
@@ -85,7 +85,7 @@ class Labeller:
     async def convert(self, data: bytes, convert: Callable[[bytes], bytes]) -> bytes:
         """A picture in another format, made by `convert`, with the labels that it had.
 
-        Raises NotLabelled, and what `convert` raises.
+        Raises NotLabelled, PictureTooLarge, and what `convert` raises.
         """
         async with self._gate:
             return await asyncio.to_thread(self._convert_now, data, convert)
@@ -93,7 +93,19 @@ class Labeller:
     def _convert_now(self, data: bytes, convert: Callable[[bytes], bytes]) -> bytes:
         from agent.labels.credentials import CannotSign  # noqa: PLC0415
         from agent.labels.picture import carry  # noqa: PLC0415
+        from agent.safety.picture import TooManyPixels, Unreadable, open_picture  # noqa: PLC0415
 
+        limit = self._settings.max_output_pixels
+        try:
+            open_picture(data, limit).close()
+        except TooManyPixels as exc:
+            raise PictureTooLarge(
+                f"The picture has {exc}, and of more than {limit} in all it is not converted. Ask for it as it is, or "
+                "raise AGENT_MAX_OUTPUT_PIXELS.",
+                limit=limit,
+            ) from None
+        except Unreadable:
+            pass  # `convert` says so
         converted = convert(data)
         try:
             return carry(data, converted, self.credentials)
@@ -106,10 +118,11 @@ class Labeller:
         if found is None and item.output.media_type in PICTURES:
             raise _fault(item, "the file is not what its name says", OutputCorrupt)
         missing = job.labels.wanted() if found is None else found.missing
-        if any(getattr(job.labels, name) is Mode.ENFORCE for name in missing):
-            raise _fault(item, _say_missing(missing))
         if missing:
-            job.unlabelled.append((item, tuple(missing)))
+            reason = _say_missing(missing, self._settings.max_output_pixels if found else None)
+            if any(getattr(job.labels, name) is Mode.ENFORCE for name in missing):
+                raise _fault(item, reason)
+            job.unlabelled.append((item, reason))
         if found is None:
             return item
         return Collected(item.output.model_copy(update={"bytes": len(found.data)}), found.data)
@@ -154,6 +167,7 @@ class Labeller:
             and aigc_json(producer, f"{job.task_id}-{output.index}", settings.label_aigc_propagator),
             parameters=text,
             mark=self._mark if labels.mark is not Mode.OFF else None,
+            most_pixels=settings.max_output_pixels,
             credentials=self.credentials if labels.c2pa is not Mode.OFF else None,
             remove_prompt=labels.remove_prompt is not Mode.OFF,
             extra_names=_extra_names(job.request),
@@ -163,34 +177,41 @@ class Labeller:
 
 @dataclass(slots=True)
 class _Job:
-    """What the labels of one task are made from, and the files that could not be given all."""
+    """What the labels of one task are made from, and the files that could not be given all, with the reason."""
 
     task_id: str
     labels: Labels
     request: RunRequest
     workflow: Workflow
-    unlabelled: list[tuple[Collected, tuple[str, ...]]] = field(default_factory=list)
+    unlabelled: list[tuple[Collected, str]] = field(default_factory=list)
 
     def warnings(self) -> list[dict[str, object]]:
         """One a node, in the order of the files."""
-        by_node: dict[str, list[tuple[Collected, tuple[str, ...]]]] = {}
-        for item, missing in sorted(self.unlabelled, key=lambda found: found[0].output.index):
-            by_node.setdefault(item.output.node_id, []).append((item, missing))
+        by_node: dict[str, list[tuple[Collected, str]]] = {}
+        for item, reason in sorted(self.unlabelled, key=lambda found: found[0].output.index):
+            by_node.setdefault(item.output.node_id, []).append((item, reason))
         return [
             {"code": NotLabelled.code, "detail": _say(node_id, found), "node_id": node_id}
             for node_id, found in by_node.items()
         ]
 
 
-def _say(node_id: str, found: list[tuple[Collected, tuple[str, ...]]]) -> str:
-    item, missing = found[0]
+def _say(node_id: str, found: list[tuple[Collected, str]]) -> str:
+    item, reason = found[0]
     others = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return f'Output file "{item.output.filename}"{others} of node "{node_id}": {_say_missing(missing)}.'
+    return f'Output file "{item.output.filename}"{others} of node "{node_id}": {reason}.'
 
 
-def _say_missing(missing: tuple[str, ...] | list[str]) -> str:
-    labels = [WORDS[name] for name in missing if name in WORDS]
+def _say_missing(missing: tuple[str, ...] | list[str], most_pixels: int | None) -> str:
+    """`most_pixels`: of a picture that is drawn upon; None where the format itself is what is wrong."""
+    is_too_large = most_pixels is not None and "mark" in missing
+    labels = [WORDS[name] for name in missing if name in WORDS and not (is_too_large and name == "mark")]
     parts = [f"its format has no room for {', '.join(labels)}"] if labels else []
+    if is_too_large:
+        parts.append(
+            f"it has too many pixels for {WORDS['mark']} (AGENT_MAX_OUTPUT_PIXELS: {most_pixels}, and ten times that "
+            "for all frames of an animation)"
+        )
     if "remove_prompt" in missing:
         parts.append("what ComfyUI wrote into it of the prompt cannot be removed")
     return ", and ".join(parts)

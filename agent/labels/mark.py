@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
 from agent.labels.settings import Corner
+from agent.labels.webp import PIXELS, WebpFile
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+    from PIL import Image, ImageFile, ImageFont
+
+    from agent.labels.animation import Frame
 
 #: Of the letters' height: their dark edge, which makes them readable on light and dark, and the distance to the border.
 EDGE, MARGIN = 0.1, 0.6
@@ -25,16 +31,16 @@ SMALLEST = 8
 #: WebP does not tell with which quality it was made. PNG's level is ComfyUI's own.
 WEBP_QUALITY, WEBP_METHOD, PNG_LEVEL = 95, 4, 4
 
-#: How a picture's coordinates turn into those in which EXIF's orientation has it shown (EXIF 2.32, tag 0x0112), and
-#: back, as names of PIL.Image.Transpose.
+#: How what is shown by EXIF's orientation (EXIF 2.32, tag 0x0112) turns into what the file has, as names of
+#: PIL.Image.Transpose.
 TURNED = {
-    2: ("FLIP_LEFT_RIGHT", "FLIP_LEFT_RIGHT"),
-    3: ("ROTATE_180", "ROTATE_180"),
-    4: ("FLIP_TOP_BOTTOM", "FLIP_TOP_BOTTOM"),
-    5: ("TRANSPOSE", "TRANSPOSE"),
-    6: ("ROTATE_270", "ROTATE_90"),
-    7: ("TRANSVERSE", "TRANSVERSE"),
-    8: ("ROTATE_90", "ROTATE_270"),
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_90",
+    7: "TRANSVERSE",
+    8: "ROTATE_270",
 }
 ORIENTATION = 0x0112
 
@@ -66,63 +72,61 @@ class Mark:
         if (self._width + 2 * (MARGIN + EDGE)) * self._height > 1:
             raise UnusableFont("the text is too long: in this height it would be wider than a picture")
 
-    def draw(self, data: bytes) -> bytes:
-        """The picture with the mark, in the same format, without what it told of itself. Takes a while."""
-        from agent.safety.picture import open_picture  # noqa: PLC0415 - Pillow, which the start does without
+    def draw(self, data: bytes, most_pixels: int | None = None) -> bytes:
+        """The picture with the mark, in the same format, without what it told of itself. Takes a while, and memory for
+        a few frames, however many there are. Raises TooManyPixels for one with more than `most_pixels`."""
+        # Pillow, which the start does without.
+        from agent.labels.animation import write_png, write_webp  # noqa: PLC0415
+        from agent.safety.picture import count_frames, open_picture  # noqa: PLC0415
 
-        with open_picture(data) as picture:
+        with open_picture(data, most_pixels) as picture:
             how = _encoding(picture, data)
-            frames, durations = [], []
-            for number in range(getattr(picture, "n_frames", 1)):
-                picture.seek(number)
-                picture.load()
-                frames.append(self._marked(picture))
-                durations.append(int(picture.info.get("duration", 0)))
-            if len(frames) > 1:
-                how |= {
-                    "save_all": True,
-                    "append_images": frames[1:],
-                    "duration": durations,
-                    "loop": picture.info.get("loop", 0),
-                }
-                if picture.format == "PNG":
-                    how["default_image"] = bool(picture.info.get("default_image"))
+            stamp = self._stamp(picture)
+            count, loop = count_frames(picture, most_pixels), int(picture.info.get("loop", 0))
+            if count > 1 and picture.format == "WEBP":
+                return write_webp(_frames(picture, count, stamp), loop=loop, how=how)
+            if count > 1 and picture.format == "PNG":
+                has_default = bool(picture.info.get("default_image"))
+                frames = _frames(picture, count, stamp)
+                return write_png(frames, count, loop=loop, has_default=has_default, how=how)
             out = io.BytesIO()
-            frames[0].save(out, picture.format, **how)
+            stamp.on(_drawable(picture)).save(out, picture.format, **how)
         return out.getvalue()
 
-    def _marked(self, picture: Image.Image) -> Image.Image:
-        """A copy of the frame that is shown, with the mark."""
-        from PIL import Image  # noqa: PLC0415
+    def _stamp(self, picture: Image.Image) -> _Stamp:
+        """The mark as large, and where, and turned as this picture needs it."""
+        from PIL import Image, ImageDraw  # noqa: PLC0415
 
-        frame = picture.copy() if picture.mode in ("RGB", "RGBA", "L", "LA", "CMYK") else _plain(picture)
-        layer = Image.new("LA", _shown_size(picture), (0, 0))
-        self._write(layer)
-        if turn := TURNED.get(picture.getexif().get(ORIENTATION, 1)):
-            layer = layer.transpose(Image.Transpose[turn[1]])
-        light, cover = layer.split()
-        ink = Image.merge(frame.mode, _bands(frame.mode, light))
-        frame.paste(ink, (0, 0), cover)
-        return frame
-
-    def _write(self, layer: Image.Image) -> None:
-        from PIL import ImageDraw  # noqa: PLC0415
-
-        width, height = layer.size
+        orientation = picture.getexif().get(ORIENTATION, 1)
+        width, height = shown = picture.size if orientation < 5 else (picture.height, picture.width)
         letters = max(min(width, height) * self._height, SMALLEST)
         letters = min(
             letters, width / (self._width + 2 * (MARGIN + EDGE)), height / (1 + 2 * (MARGIN + EDGE))
         )
         # Hinting and rounding may make letters a little lower than they were measured.
         font = self._font(max(letters * self._size * 1.03 + 0.5, 1))
-        draw = ImageDraw.Draw(layer)
         edge, margin = max(round(letters * EDGE), 1), letters * MARGIN
-        left, top, right, bottom = draw.textbbox((0, 0), self._text, font, stroke_width=edge)
+        nothing = ImageDraw.Draw(Image.new("L", (1, 1)))
+        left, top, right, bottom = nothing.textbbox((0, 0), self._text, font, stroke_width=edge)
         is_right = self._corner in (Corner.BOTTOM_RIGHT, Corner.TOP_RIGHT)
         is_low = self._corner in (Corner.BOTTOM_RIGHT, Corner.BOTTOM_LEFT)
         x = width - margin - right if is_right else margin - left
         y = height - margin - bottom if is_low else margin - top
-        draw.text((x, y), self._text, (255, 255), font, stroke_width=edge, stroke_fill=(0, 255))
+        # The part of the picture that has all of it; a pixel more on each side, where edges may be soft.
+        box = (
+            max(0, floor(x + left) - 1),
+            max(0, floor(y + top) - 1),
+            min(width, ceil(x + right) + 1),
+            min(height, ceil(y + bottom) + 1),
+        )
+        layer = Image.new("LA", (max(1, box[2] - box[0]), max(1, box[3] - box[1])), (0, 0))
+        draw = ImageDraw.Draw(layer)
+        place = (x - box[0], y - box[1])
+        draw.text(place, self._text, (255, 255), font, stroke_width=edge, stroke_fill=(0, 255))
+        turn = TURNED.get(orientation)
+        where = _turned_place(orientation, shown, box[:2], layer.size)
+        light, cover = (layer.transpose(Image.Transpose[turn]) if turn else layer).split()
+        return _Stamp(light, cover, where)
 
     def _font(self, size: float) -> ImageFont.FreeTypeFont:
         from PIL import ImageFont  # noqa: PLC0415
@@ -133,6 +137,57 @@ class Mark:
         if not isinstance(found, ImageFont.FreeTypeFont):
             raise UnusableFont("this Pillow was built without FreeType")
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """The mark as it is put on a picture: how light it is, how much it covers, and its upper left corner."""
+
+    light: Image.Image
+    cover: Image.Image
+    place: tuple[int, int]
+
+    def on(self, frame: Image.Image) -> Image.Image:
+        """The frame, which is changed."""
+        from PIL import Image  # noqa: PLC0415
+
+        frame.paste(Image.merge(frame.mode, _bands(frame.mode, self.light)), self.place, self.cover)
+        return frame
+
+
+def _frames(picture: ImageFile.ImageFile, count: int, stamp: _Stamp) -> Iterator[Frame]:
+    """Each frame with the mark, in one mode: formats of animations have one."""
+    from agent.labels.animation import Frame  # noqa: PLC0415
+
+    mode = "RGBA" if picture.has_transparency_data else "RGB"
+    for number in range(count):
+        picture.seek(number)
+        picture.load()
+        duration = float(picture.info.get("duration", 0))
+        frame = _drawable(picture)
+        yield Frame(stamp.on(frame if frame.mode == mode else frame.convert(mode)), duration)
+
+
+def _drawable(picture: Image.Image) -> Image.Image:
+    """A copy that can be drawn upon."""
+    return picture.copy() if picture.mode in ("RGB", "RGBA", "L", "LA", "CMYK") else _plain(picture)
+
+
+def _turned_place(
+    orientation: int, shown: tuple[int, int], place: tuple[int, ...], size: tuple[int, int]
+) -> tuple[int, int]:
+    """Where a part of the picture that is shown, given by its place and size, lies in the file."""
+    x, y = place
+    right, low = shown[0] - x - size[0], shown[1] - y - size[1]
+    return {
+        2: (right, y),
+        3: (right, low),
+        4: (x, low),
+        5: (y, x),
+        6: (y, right),
+        7: (low, right),
+        8: (low, x),
+    }.get(orientation, (x, y))
 
 
 def _has(font: ImageFont.FreeTypeFont, letter: str) -> bool:
@@ -154,10 +209,16 @@ def _encoding(picture: Any, data: bytes) -> dict[str, Any]:
             found["progressive"] = True
         return found
     if picture.format == "WEBP":
-        if b"VP8L" in data[:64]:
+        if _is_lossless(data):
             return {"lossless": True, "quality": 0, "method": 0, "exact": True}
         return {"quality": WEBP_QUALITY, "method": WEBP_METHOD}
     return {"compress_level": PNG_LEVEL}
+
+
+def _is_lossless(webp: bytes) -> bool:
+    """Whether its pixels, in an animation those of the first frame, are kept as they were."""
+    kind, body = next(chunk for chunk in WebpFile.parse(webp).chunks if chunk[0] in PIXELS)
+    return b"VP8L" in (kind, bytes(body[16:20]) if kind == b"ANMF" else b"")
 
 
 def _plain(picture: Image.Image) -> Image.Image:
@@ -182,8 +243,3 @@ def _bands(mode: str, light: Image.Image) -> list[Image.Image]:
         "RGBA": [light, light, light, full],
         "CMYK": [none, none, none, ImageChops.invert(light)],
     }[mode]
-
-
-def _shown_size(picture: Image.Image) -> tuple[int, int]:
-    width, height = picture.size
-    return (height, width) if picture.getexif().get(ORIENTATION, 1) >= 5 else (width, height)

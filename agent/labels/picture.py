@@ -39,6 +39,7 @@ class Wanted:
     aigc: str | None = None  #: the label as JSON
     parameters: str | None = None
     mark: Mark | None = None
+    most_pixels: int | None = None  #: of a picture that is drawn upon; None: any
     credentials: Credentials | None = None
     remove_prompt: bool = False
     extra_names: tuple[str, ...] = ()  #: further names under which ComfyUI was told to write something
@@ -60,7 +61,7 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
 
 
 class Labelled(NamedTuple):
-    """A picture with its labels, and the names of those that it has no room for."""
+    """A picture with its labels, and the names of those that it has no room for, or too many pixels."""
 
     data: bytes
     missing: tuple[str, ...] = ()
@@ -76,10 +77,16 @@ def label(data: bytes, wanted: Wanted) -> Labelled | None:
     if picture is None:
         return None
     if wanted.mark is not None:
-        drawn = parse(wanted.mark.draw(data))
-        assert drawn is not None  # noqa: S101 - it has the same format
-        drawn.adopt(picture)
-        picture = drawn
+        from agent.safety.picture import TooManyPixels  # noqa: PLC0415 - Pillow
+
+        try:
+            drawn = parse(wanted.mark.draw(data, wanted.most_pixels))
+        except TooManyPixels:
+            missing = ("mark",)
+        else:
+            assert drawn is not None  # noqa: S101 - it has the same format
+            drawn.adopt(picture)
+            picture = drawn
     picture.remove_credentials()  # they would be broken
     if wanted.remove_prompt:
         _remove_prompt(picture, (*PROMPTS, *wanted.extra_names))
@@ -87,7 +94,7 @@ def label(data: bytes, wanted: Wanted) -> Labelled | None:
         try:
             _write_parameters(picture, wanted.parameters)
         except DoesNotFit:  # a JPEG's 64 KB; no duty depends on them
-            missing = ("parameters",)
+            missing = (*missing, "parameters")
     properties = [SOURCE_TYPE] if wanted.iptc else []
     if wanted.aigc is not None:
         properties.append(aigc.aigc_property(wanted.aigc))

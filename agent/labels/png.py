@@ -56,6 +56,14 @@ class PngFile(Container):
             raise BrokenPicture("the PNG has no picture")
         return cls(chunks, view[at:])
 
+    def chunk(self, kind: bytes) -> bytes:
+        """The first chunk of a kind, of which there is one, with its length and checksum."""
+        return bytes(next(chunk for chunk in self.chunks if _kind(chunk) == kind))
+
+    def bodies(self, kind: bytes) -> Iterator[bytes]:
+        """The bodies of all chunks of a kind."""
+        return (bytes(_body(chunk)) for chunk in self.chunks if _kind(chunk) == kind)
+
     @property
     def size(self) -> tuple[int, int]:
         width, height = struct.unpack_from(">II", self.chunks[0], 8)

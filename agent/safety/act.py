@@ -53,7 +53,7 @@ def decide(
     what = Consequences()
     for output, judgement in found:
         if judgement.is_unseen and modes.images is not Mode.OFF:
-            _decide_unseen(what, settings, modes, output)
+            _decide_unseen(what, settings, modes, output, judgement.reason)
         for finding in judgement.findings:
             if not finding:
                 what.verdicts.append(_verdict(finding, output, Action.PASS))
@@ -136,8 +136,13 @@ def _decide_seen(
     what.fail(error, is_remade=is_remade)
 
 
-def _decide_unseen(what: Consequences, settings: SafetySettings, modes: Modes, output: Output) -> None:
-    sentence = f'File "{output.filename}" of node "{output.node_id}" is no picture that could be reviewed.'
+def _decide_unseen(
+    what: Consequences, settings: SafetySettings, modes: Modes, output: Output, reason: str | None
+) -> None:
+    because = f": {reason}" if reason else ""
+    sentence = (
+        f'File "{output.filename}" of node "{output.node_id}" is no picture that could be reviewed{because}.'
+    )
     fails = modes.images is Mode.ENFORCE and settings.safety_other_files is OtherFiles.FAIL
     verdict = Verdict(
         step=UNSEEN,

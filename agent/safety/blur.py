@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 
 from PIL import Image, ImageFilter
 
@@ -24,7 +25,8 @@ def blurred(data: bytes) -> bytes:
     such as ComfyUI's own metadata. Raises Unreadable."""
     with open_picture(data) as picture:
         kind = picture.format or "PNG"
-    first = frames(data)[0]
+    with closing(frames(data)) as shown:
+        first = next(shown)
     width, height = first.size
     scale = DETAIL / max(width, height)
     small = first.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BOX)

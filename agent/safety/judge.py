@@ -50,13 +50,14 @@ class Finding:
 
 @dataclass(slots=True)
 class Judgement:
-    """All that was found of one file. `is_unseen`: nothing can look at it. `down`: classifiers that gave no answer, and
-    why."""
+    """All that was found of one file. `is_unseen`: nothing can look at it; `reason`: why, where it is a picture.
+    `down`: classifiers that gave no answer, and why."""
 
     failed: Finding | None = None
     seen: list[Finding] = field(default_factory=list)
     down: dict[str, str] = field(default_factory=dict)
     is_unseen: bool = False
+    reason: str | None = None
 
     @property
     def findings(self) -> list[Finding]:
@@ -73,9 +74,16 @@ class Judge:
     """Looks at pictures. Calls may run at the same time."""
 
     def __init__(
-        self, settings: SafetySettings, classifiers: Sequence[Classifier], metrics: Metrics | None = None
+        self,
+        settings: SafetySettings,
+        classifiers: Sequence[Classifier],
+        metrics: Metrics | None = None,
+        *,
+        most_pixels: int,
     ) -> None:
+        """`most_pixels`: of a picture that is decoded; what has more is unseen."""
         self._settings, self.classifiers, self._metrics = settings, tuple(classifiers), metrics
+        self._most_pixels = most_pixels
         self._pictures = asyncio.Semaphore(PARALLEL_PICTURES)
         self._looks = asyncio.Semaphore(PARALLEL_LOOKS)
         self._questions = asyncio.Semaphore(PARALLEL_QUESTIONS)
@@ -120,14 +128,20 @@ class Judge:
     ) -> Judgement:
         from agent.safety.failed_images import Limits  # noqa: PLC0415 - Pillow
         from agent.safety.look import look_at  # noqa: PLC0415
-        from agent.safety.picture import Unreadable  # noqa: PLC0415
+        from agent.safety.picture import TooManyPixels, Unreadable  # noqa: PLC0415
 
         s = self._settings
         limits = Limits(s.safety_black_level, s.safety_flat_range, s.safety_noise_score) if failed else None
         found = Judgement()
         try:
             async with self._looks:
-                look = await asyncio.to_thread(look_at, data, limits, wants_views=classified)
+                look = await asyncio.to_thread(
+                    look_at, data, limits, wants_views=classified, most_pixels=self._most_pixels
+                )
+        except TooManyPixels as exc:
+            found.is_unseen = True
+            found.reason = f"it has {exc}, and AGENT_MAX_OUTPUT_PIXELS allows for {self._most_pixels}"
+            return found
         except Unreadable:
             found.is_unseen = not media_type.startswith(NO_PICTURES)
             return found

@@ -25,15 +25,20 @@ class Look:
     views: list[Image.Image] = field(default_factory=list)
 
 
-def look_at(data: bytes, limits: Limits | None, *, wants_views: bool) -> Look:
-    """`limits`: of the check for failed pictures; None: without it. Raises Unreadable."""
+def look_at(data: bytes, limits: Limits | None, *, wants_views: bool, most_pixels: int | None = None) -> Look:
+    """`limits`: of the check for failed pictures; None: without it. `most_pixels`: of a picture that is decoded. Raises
+    Unreadable."""
+    ms, failures, views = 0.0, [], []
     began = time.perf_counter()
-    shown = frames(data)
-    failure = None
-    if limits is not None:
-        # An animation that begins in the dark has not failed: all of it must have.
-        failures = [find_failure(frame, limits) for frame in shown]
-        failure = failures[0] if all(failures) else None
-    ms = (time.perf_counter() - began) * 1000
-    views = [shrink(frame, VIEW_SIDE) for frame in (*shown, *hidden(data))] if wants_views else []
+    for frame in frames(data, most_pixels):  # one at a time is in memory in full size
+        if limits is not None:
+            failures.append(find_failure(frame, limits))
+        ms += (time.perf_counter() - began) * 1000
+        if wants_views:
+            views.append(shrink(frame, VIEW_SIDE))
+        began = time.perf_counter()
+    # An animation that begins in the dark has not failed: all of it must have.
+    failure = failures[0] if failures and all(failures) else None
+    if wants_views:
+        views += [shrink(layer, VIEW_SIDE) for layer in hidden(data, most_pixels)]
     return Look(failure, round(ms, 1), views)

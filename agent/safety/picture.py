@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from PIL import (
     AvifImagePlugin,
@@ -19,6 +19,9 @@ from PIL import (
 
 #: Of an animation so many frames are looked at, the first and the last among them.
 MOST_FRAMES = 5
+
+#: All frames of an animation may have so many times the pixels of a picture: they are decoded one after the other.
+ANIMATION_PICTURES = 10
 
 #: What lies under transparent pixels: neither black nor white, so that a figure of one colour shows on it.
 UNDER_TRANSPARENT = (128, 128, 128, 255)
@@ -40,37 +43,54 @@ class Unreadable(Exception):
     """It is no picture that can be looked at: broken, or of another format."""
 
 
-def open_picture(data: bytes) -> ImageFile.ImageFile:
-    """The picture, of which nothing is decoded yet; its `format` is one of OPENERS. Close it. Raises Unreadable."""
+class TooManyPixels(Unreadable):
+    """The picture is larger than is decoded. The text says how large."""
+
+
+def open_picture(data: bytes, most_pixels: int | None = None) -> ImageFile.ImageFile:
+    """The picture, of which nothing is decoded yet; its `format` is one of OPENERS. Close it. `most_pixels`: None for
+    any. Raises Unreadable, TooManyPixels."""
     kind = _format(data)
     if kind is None:
         raise Unreadable
     try:
-        return OPENERS[kind](io.BytesIO(data))
+        picture = OPENERS[kind](io.BytesIO(data))
     except Exception as exc:
         raise Unreadable from exc
+    if most_pixels is not None and picture.width * picture.height > most_pixels:
+        picture.close()
+        raise TooManyPixels(f"{picture.width} x {picture.height} pixels")
+    return picture
 
 
-def frames(data: bytes) -> list[Image.Image]:
-    """The picture in RGB; of an animation some frames, spread over it. Raises Unreadable."""
-    with open_picture(data) as picture:
+def count_frames(picture: ImageFile.ImageFile, most_pixels: int | None = None) -> int:
+    """How many frames there are. Raises TooManyPixels where all of them would take too long to decode."""
+    count = int(getattr(picture, "n_frames", 1))
+    width, height = picture.size
+    if most_pixels is not None and width * height * count > ANIMATION_PICTURES * most_pixels:
+        raise TooManyPixels(f"{count} times {width} x {height} pixels")
+    return count
+
+
+def frames(data: bytes, most_pixels: int | None = None) -> Generator[Image.Image]:
+    """The picture in RGB; of an animation some frames, spread over it, one after the other. Raises Unreadable,
+    TooManyPixels."""
+    with open_picture(data, most_pixels) as picture:
         try:
-            count = int(getattr(picture, "n_frames", 1))
-            found = []
-            for index in sorted(
-                {round(step * (count - 1) / (MOST_FRAMES - 1)) for step in range(MOST_FRAMES)}
-            ):
+            last = count_frames(picture, most_pixels) - 1
+            for index in sorted({round(step * last / (MOST_FRAMES - 1)) for step in range(MOST_FRAMES)}):
                 picture.seek(index)
-                found.append(to_rgb(picture))
-            return found
+                yield to_rgb(picture)
+        except Unreadable:
+            raise
         except Exception as exc:
             raise Unreadable from exc
 
 
-def hidden(data: bytes) -> list[Image.Image]:
+def hidden(data: bytes, most_pixels: int | None = None) -> list[Image.Image]:
     """What lies under the transparent pixels of a picture, in RGB: whoever takes the alpha channel off sees it. Empty
-    where nothing is transparent. Raises Unreadable."""
-    with open_picture(data) as picture:
+    where nothing is transparent. Raises Unreadable, TooManyPixels."""
+    with open_picture(data, most_pixels) as picture:
         try:
             if not picture.has_transparency_data:
                 return []

@@ -69,7 +69,9 @@ class Safety:
         if not self._is_front and (settings.safety_image_classifiers or _reviews_pictures(settings)):
             from agent.safety.judge import Judge  # noqa: PLC0415 - only who asks for it pays for it
 
-            self._judge = Judge(settings, build_image_classifiers(settings), metrics)
+            self._judge = Judge(
+                settings, build_image_classifiers(settings), metrics, most_pixels=settings.max_output_pixels
+            )
 
     async def close(self) -> None:
         for task in self._preparing:
@@ -199,7 +201,9 @@ class Safety:
         from agent.safety.judge import Judge  # noqa: PLC0415
 
         if self._judge is None:  # only the request asks for it
-            self._judge = Judge(self._settings, (), self._metrics)
+            self._judge = Judge(
+                self._settings, (), self._metrics, most_pixels=self._settings.max_output_pixels
+            )
         judge = self._judge
         judgements = await judge.judge_all(
             [(item.data, item.output.media_type) for item in collected],

@@ -54,6 +54,7 @@ from agent.errors import (
     InvalidModel,
     InvalidParameter,
     NotLabelled,
+    PictureTooLarge,
     PreviewNotFound,
     StoreUnavailable,
     TaskNotFound,
@@ -250,7 +251,9 @@ async def _preview(app: web.Application, job: Job) -> str | None:
     """The latest preview of the picture that is being made, as base64 of a PNG."""
     if job.current is None or not job.current.preview:
         return None
-    with suppress(PreviewNotFound, TaskNotFound, StoreUnavailable, InvalidModel, NotLabelled):
+    with suppress(
+        PreviewNotFound, TaskNotFound, StoreUnavailable, InvalidModel, NotLabelled, PictureTooLarge
+    ):
         data = await app[BOARD].preview(job.current.id)
         made = await as_bytes(app, Picture("image/jpeg", data), "image/png")
         return await asyncio.to_thread(pybase64.b64encode_as_string, made)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -123,9 +122,9 @@ async def _record(app: web.Application, delivery: Delivery | Forwarded) -> TaskR
 
 
 def _size(data: bytes) -> tuple[int, int]:
-    from PIL import Image  # noqa: PLC0415 - keeps the start of the process light
+    from agent.safety.picture import open_picture  # noqa: PLC0415 - keeps the start of the process light
 
-    with Image.open(io.BytesIO(data)) as picture:
+    with open_picture(data) as picture:
         return picture.size
 
 

@@ -19,7 +19,7 @@ from agent.api.facades.request import Prepared
 from agent.api.facades.results import Picture, as_bytes, check_size, pictures_of
 from agent.api.keys import BOARD, SETTINGS
 from agent.api.slow import SlowReader, cut_off, reading_limit
-from agent.errors import AgentError, InternalError, InvalidModel, PreviewNotFound
+from agent.errors import AgentError, InternalError, InvalidModel, PictureTooLarge, PreviewNotFound
 from agent.tasks.record import TaskRecord
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ class _Previews:
         if record.preview <= self._seen or self._sent >= (self._given.partial_images or 0):
             return
         self._seen = record.preview
-        with suppress(PreviewNotFound, InvalidModel):  # it is over already, or no picture that we know
+        with suppress(PreviewNotFound, InvalidModel, PictureTooLarge):  # over already, or nothing to be shown
             data = await self._app[BOARD].preview(record.id)
             made = await as_bytes(self._app, Picture(PREVIEW, data), self._given.media_type)
             index, self._sent = self._sent, self._sent + 1

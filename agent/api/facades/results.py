@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from agent.api.keys import BOARD, LABELLER
 from agent.api.picture import FORMATS, convert
 from agent.api.render import progress_map
-from agent.errors import AnswerTooLarge, InvalidModel, NotLabelled, StoreUnavailable
+from agent.errors import AgentError, AnswerTooLarge, InvalidModel, StoreUnavailable
 from agent.outputs.collect import media_type_of
 from agent.service import Delivery, Forwarded
 from agent.tasks.board import TaskBoard
@@ -71,7 +71,7 @@ async def as_bytes(
     app: web.Application, picture: Picture, media_type: str, *, quality: int | None = None
 ) -> bytes:
     """The picture in the format of this type, one of FORMATS, with its labels. `quality` is that of the lossy ones, 0
-    to 100. Raises InvalidModel, NotLabelled, AnswerTooLarge."""
+    to 100. Raises InvalidModel, NotLabelled, PictureTooLarge, AnswerTooLarge."""
     if isinstance(picture.content, str):
         raise AnswerTooLarge("The picture is too large for an answer, and lies in the object store.")
     if picture.media_type == media_type and (quality is None or media_type == "image/png"):
@@ -79,7 +79,7 @@ async def as_bytes(
     how = partial(convert, kind=FORMATS[media_type], quality=quality)
     try:
         return await app[LABELLER].convert(picture.content, how)
-    except NotLabelled:
+    except AgentError:
         raise
     except Exception as exc:  # Pillow raises whatever it meets in a picture that it does not know
         raise InvalidModel(

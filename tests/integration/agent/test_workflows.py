@@ -257,6 +257,19 @@ class TestPictures:
         )
         assert answer.error(413, "AnswerTooLarge")["limit"] == 100
 
+    async def test_picture_with_too_many_pixels_is_not_converted_but_can_be_had_as_it_is(
+        self, make_agent: MakeAgent
+    ) -> None:
+        agent = await make_agent(max_output_pixels=100)
+        parameters = {"image": b64(png(RED, (16, 16)))}
+        jpeg = {"Accept": "image/jpeg"}
+        error = (await run(agent, "invert", "large", parameters=parameters, headers=jpeg)).error(
+            413, "PictureTooLarge"
+        )
+        assert (error["limit"], error["transient"]) == (100, False)
+        answer = await run(agent, "invert", "large", parameters=parameters, headers={"Accept": "image/*"})
+        assert look(answer.body).size == (16, 16)
+
     async def test_error_is_json_all_the_same(self, agent: Agent) -> None:
         answer = await run(
             agent, "invert", parameters={"image": "nobody.png"}, headers={"Accept": "image/png"}

@@ -296,6 +296,19 @@ async def test_file_that_nothing_can_look_at(make_agent: MakeAgent, hook: Hook) 
     assert ("unseen", "unseen", "warn") in verdicts(record)
 
 
+async def test_picture_with_more_pixels_than_are_decoded_counts_as_unseen(
+    make_agent: MakeAgent, hook: Hook
+) -> None:
+    strict = await make_agent(**reviewed(hook, max_output_pixels=1000))
+    (await strict.run(drawn())).error(403, "UnsafeImage")
+    loose = await make_agent(**reviewed(hook, max_output_pixels=1000, safety_other_files="pass"))
+    record = await loose.succeeded(await loose.begin(drawn()))
+    (warning,) = record["warnings"]
+    assert warning["code"] == "FileNotReviewed"
+    assert "AGENT_MAX_OUTPUT_PIXELS allows for 1000" in warning["detail"]
+    assert not hook.asked
+
+
 async def test_engine_runs_the_next_prompt_while_pictures_are_reviewed(
     make_agent: MakeAgent, hook: Hook
 ) -> None:

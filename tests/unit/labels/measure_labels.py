@@ -1,4 +1,7 @@
-"""How long labels take on a picture of 1024 x 1024: `python -m tests.unit.labels.measure_labels`."""
+"""How long labels take on a picture of 1024 x 1024: `python -m tests.unit.labels.measure_labels`.
+
+Then how much memory the mark takes on an animation of as large frames.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,9 @@ from tests.unit.labels.files import encode
 
 TIMES = 15
 
+#: Of the animation.
+FRAMES = 100
+
 
 def milliseconds(work: Callable[[], object]) -> float:
     """The median."""
@@ -29,6 +35,30 @@ def milliseconds(work: Callable[[], object]) -> float:
         work()
         found.append(time.perf_counter() - began)
     return statistics.median(found) * 1000
+
+
+def animation(kind: str) -> bytes:
+    grounds = [Image.new("RGB", (1024, 1024), (n * 37 % 256, n * 91 % 256, 128)) for n in range(FRAMES)]
+    return encode(grounds[0], kind, save_all=True, append_images=grounds[1:], duration=50)
+
+
+def megabytes(data: bytes) -> float:
+    """How much more memory than before there was at most while the mark was drawn on this picture."""
+    mark = Mark("AI", None, 5, Corner.BOTTOM_RIGHT)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the most so far: proc(5)
+    before = resident()["VmRSS"]
+    mark.draw(data)
+    return (resident()["VmHWM"] - before) / 1024
+
+
+def resident() -> dict[str, int]:
+    """What Linux says of this process' memory, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return {
+        name: int(value.split()[0])
+        for name, _, value in (line.partition(":") for line in lines)
+        if "kB" in value
+    }
 
 
 def main() -> None:
@@ -50,6 +80,9 @@ def main() -> None:
             print(
                 f"{kind:5} {len(data):8} bytes  {name:20} {taken:7.1f} ms {len(added.data) - len(data):+8} bytes"
             )
+    for kind in ("PNG", "WEBP"):
+        data = animation(kind)
+        print(f"{kind:5} {len(data):8} bytes  {FRAMES} frames: the mark takes {megabytes(data):.0f} MB")
 
 
 if __name__ == "__main__":

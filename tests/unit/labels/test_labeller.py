@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.admission import RunRequest
-from agent.errors import NotLabelled, OutputCorrupt
+from agent.errors import NotLabelled, OutputCorrupt, PictureTooLarge
 from agent.labels import picture
 from agent.labels.labeller import PARALLEL_PICTURES, Labeller
 from agent.labels.options import LabelOptions
@@ -84,6 +84,27 @@ async def test_picture_that_cannot_be_drawn_upon() -> None:
     broken = JPEG[: JPEG.index(b"\xff\xda") + 20]
     with pytest.raises(OutputCorrupt, match="cannot be worked on"):
         await Labeller(settings_of()).apply(task(), wanting(mark="warn"), made(("x.jpg", broken)))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("PNG", "x.png"), ("WEBP", "x.webp"), ("JPEG", "x.jpg")])
+async def test_mark_on_a_picture_with_too_many_pixels_is_warned_of_or_fails(kind: str, name: str) -> None:
+    data = encode(noise((96, 64)), kind)
+    labeller, live = Labeller(settings_of(max_output_pixels=1000)), task()
+    (done,) = await labeller.apply(live, wanting(mark="warn", iptc="enforce"), made((name, data)))
+    assert b"trainedAlgorithmicMedia" in done.data
+    (warning,) = live.record.warnings
+    assert warning["code"] == "NotLabelled"
+    assert "too many pixels for the visible mark (AGENT_MAX_OUTPUT_PIXELS: 1000" in warning["detail"]
+    with pytest.raises(NotLabelled, match="too many pixels for the visible mark") as caught:
+        await labeller.apply(task(), wanting(mark="enforce"), made((name, data)))
+    assert (caught.value.facts["node_id"], caught.value.facts["filename"]) == ("9", name)
+
+
+async def test_picture_with_too_many_pixels_is_not_converted() -> None:
+    labeller = Labeller(settings_of(max_output_pixels=1000))
+    data = encode(noise((96, 64)), "PNG")
+    with pytest.raises(PictureTooLarge, match="96 x 64 pixels"):
+        await labeller.convert(data, lambda _: pytest.fail("it is not even looked at"))
 
 
 async def test_certificate_that_ends_while_the_agent_runs(

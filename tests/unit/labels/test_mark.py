@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from c2pa import Reader
 from PIL import Image, ImageOps
 
+from agent.labels import mark as mark_module
 from agent.labels.credentials import Credentials
 from agent.labels.labeller import Labeller
 from agent.labels.mark import Mark, UnusableFont
@@ -140,6 +142,86 @@ def test_every_frame_of_an_animation_is_marked(kind: str) -> None:
         found.load()
         assert found.info["duration"] == duration
         assert found.convert("L").getextrema()[1] > 200
+
+
+def moving(mode: str, count: int = 6, size: tuple[int, int] = (90, 70)) -> list[Image.Image]:
+    """Frames in which something moves over a ground, in one of them nothing."""
+    frames = []
+    for number in range(count):
+        frame = noise(size, "RGB").convert(mode)
+        if mode == "RGBA":
+            frame.putalpha(noise(size, "L", 3))
+        spot = noise((11, 9), "RGB", number + 2).convert(mode)
+        frame.paste(spot, (5 + 7 * min(number, 4), 3 + 5 * min(number, 4)))
+        frames.append(frame)
+    return frames
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_away_from_the_mark_no_frame_changes(kind: str, mode: str) -> None:
+    images = moving(mode)
+    how: dict[str, Any] = {"lossless": True, "exact": True} if kind == "WEBP" else {"default_image": True}
+    durations = [40 + number for number in range(len(images))]
+    durations = durations if kind == "WEBP" else durations[1:]
+    data = encode(images[0], kind, save_all=True, append_images=images[1:], duration=durations, **how)
+    before, after = look(data), look(marked(data))
+    assert after.n_frames == before.n_frames  # type: ignore[attr-defined]
+    assert after.info.get("default_image") == before.info.get("default_image")
+    box = (0, 0, 90, 55)
+    for number in range(before.n_frames):  # type: ignore[attr-defined]
+        for picture in (before, after):
+            picture.seek(number)
+            picture.load()
+        assert after.convert(mode).crop(box).tobytes() == before.convert(mode).crop(box).tobytes(), number
+        assert after.convert(mode).tobytes() != before.convert(mode).tobytes()
+        assert after.info.get("duration") == before.info.get("duration")
+
+
+def test_frames_of_other_modes_and_disposals_are_marked_as_they_are_shown() -> None:
+    images = [frame.quantize(16) for frame in moving("RGB")]
+    for disposal in (0, 1, 2):
+        data = encode(images[0], "PNG", save_all=True, append_images=images[1:], disposal=disposal, blend=1)
+        before, after = look(data), look(marked(data))
+        for number in range(before.n_frames):  # type: ignore[attr-defined]
+            before.seek(number)
+            after.seek(number)
+            parts = [picture.convert("RGB").crop((0, 0, 90, 55)).tobytes() for picture in (before, after)]
+            assert parts[0] == parts[1], (disposal, number)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_few_frames_of_an_animation_are_in_memory_at_a_time(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [noise((60, 40), "RGB", number) for number in range(1, 31)]
+    data = encode(images[0], kind, save_all=True, append_images=images[1:], duration=50)
+    alive: weakref.WeakValueDictionary[object, Image.Image] = weakref.WeakValueDictionary()
+    most = 0
+    drawable = mark_module._drawable
+
+    def noted(picture: Image.Image) -> Image.Image:
+        nonlocal most
+        frame = drawable(picture)
+        alive[object()] = frame
+        most = max(most, len(alive))
+        return frame
+
+    monkeypatch.setattr(mark_module, "_drawable", noted)
+    assert look(marked(data)).n_frames == len(images)  # type: ignore[attr-defined]
+    assert most <= 3
+
+
+def test_picture_with_too_many_pixels_gets_the_other_labels_alone(tool: ExifTool) -> None:
+    data = encode(noise((96, 64)), "PNG")
+    found = label(data, Wanted(iptc=True, mark=mark(), most_pixels=96 * 64 - 1))
+    assert found is not None
+    assert found.missing == ("mark",)
+    assert look(found.data).tobytes() == look(data).tobytes()
+    assert "XMP-iptcExt:DigitalSourceType" in tool.read(found.data)
+    fits = label(data, Wanted(iptc=True, mark=mark(), most_pixels=96 * 64))
+    assert fits is not None
+    assert fits.missing == ()
 
 
 def test_tiny_pictures_are_marked_too() -> None:

@@ -84,7 +84,9 @@ async def test_review_with_an_ordinary_classifier_costs_a_fraction_of_a_generati
     """In CPU time, which is what other work on the machine does not change: on two cores it takes no longer."""
     path = tmp_path / "resnet18.onnx"
     write_resnet18(path)
-    judge = Judge(SafetySettings(), [OnnxClassifier(Model(str(path), tuple("abcde")), {"a": 0.99})])
+    judge = Judge(
+        SafetySettings(), [OnnxClassifier(Model(str(path), tuple("abcde")), {"a": 0.99})], most_pixels=10**8
+    )
     await judge.prepare()
     data, spent = picture(), []
     for _ in range(3):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import weakref
 
 import pytest
 from PIL import Image, ImageDraw, PngImagePlugin
 
 from agent.safety.blur import blurred
+from agent.safety.judge import Judge
 from agent.safety.look import VIEW_SIDE, look_at
-from agent.safety.picture import MOST_FRAMES, OPENERS, Unreadable, frames
+from agent.safety.picture import MOST_FRAMES, OPENERS, TooManyPixels, Unreadable, frames, hidden
+from agent.safety.settings import SafetySettings
 
 
 def scene(size: tuple[int, int] = (640, 480)) -> Image.Image:
@@ -60,9 +63,9 @@ def test_blurred_picture_has_neither_metadata_nor_transparency() -> None:
 def test_what_transparency_hides_is_looked_at_too() -> None:
     layer = scene().convert("RGBA")
     layer.putalpha(0)
-    seen, hidden = look_at(encoded(layer), None, wants_views=True).views
+    seen, under = look_at(encoded(layer), None, wants_views=True).views
     assert seen.getcolors() == [(640 * 480, (128, 128, 128))]
-    assert hidden.tobytes() == scene().tobytes()
+    assert under.tobytes() == scene().tobytes()
     assert len(look_at(encoded(scene().convert("RGBA")), None, wants_views=True).views) == 1
 
 
@@ -73,7 +76,7 @@ def test_views_are_small_and_of_the_whole_picture() -> None:
 
 def test_frames_are_spread_over_an_animation() -> None:
     shades = [Image.new("RGB", (16, 16), (n * 10, 0, 0)) for n in range(21)]
-    found = frames(encoded(shades[0], "WEBP", save_all=True, append_images=shades[1:], lossless=True))
+    found = list(frames(encoded(shades[0], "WEBP", save_all=True, append_images=shades[1:], lossless=True)))
     assert [frame.getpixel((0, 0)) for frame in found] == [(n, 0, 0) for n in (0, 50, 100, 150, 200)]
     assert len(found) == MOST_FRAMES
 
@@ -92,4 +95,44 @@ def test_frames_are_spread_over_an_animation() -> None:
 )
 def test_what_is_no_picture_is_unreadable(data: bytes) -> None:
     with pytest.raises(Unreadable):
-        frames(data)
+        list(frames(data))
+
+
+def test_frames_are_in_memory_one_at_a_time() -> None:
+    shades = [Image.new("RGB", (16, 16), (n * 10, 0, 0)) for n in range(9)]
+    data = encoded(shades[0], "PNG", save_all=True, append_images=shades[1:])
+    before: weakref.ref[Image.Image] | None = None
+    for frame in frames(data):
+        assert before is None or before() is None
+        before = weakref.ref(frame)
+        del frame
+
+
+@pytest.mark.parametrize("kind", OPENERS)
+def test_picture_with_more_pixels_than_are_decoded_is_not(kind: str) -> None:
+    data = encoded(scene((100, 80)), kind)
+    assert next(frames(data, 8000)).size == (100, 80)
+    for look in (lambda: list(frames(data, 7999)), lambda: hidden(data, 7999)):
+        with pytest.raises(TooManyPixels, match="100 x 80 pixels"):
+            look()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_frames_of_an_animation_count_together(kind: str) -> None:
+    shades = [Image.new("RGB", (10, 10), (n * 10, 0, 0)) for n in range(21)]
+    data = encoded(shades[0], kind, save_all=True, append_images=shades[1:])
+    assert len(list(frames(data, 210))) == MOST_FRAMES
+    with pytest.raises(TooManyPixels, match="21 times 10 x 10 pixels"):
+        list(frames(data, 209))
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"), [(encoded(scene()), "image/png"), (encoded(scene()), "audio/wav")]
+)
+async def test_picture_that_is_too_large_is_unseen_whatever_it_is_called(
+    data: bytes, media_type: str
+) -> None:
+    judge = Judge(SafetySettings(), (), most_pixels=1000)
+    found = await judge.judge(data, media_type, failed=True, classified=True)
+    assert (found.is_unseen, found.failed) == (True, None)
+    assert found.reason == "it has 640 x 480 pixels, and AGENT_MAX_OUTPUT_PIXELS allows for 1000"
