@@ -38,7 +38,7 @@ from agent.tasks.progress import Progress
 from agent.tasks.record import State
 from agent.verdict import blocked_warning, failure_of, rejection_of, warnings_of
 from comfyui.catalog import Catalog
-from comfyui.client import Client
+from comfyui.client import UNSERVED, Client
 from comfyui.engine import Engine, EngineState
 from comfyui.errors import ComfyUIError, EngineFailedError, EngineUnreachableError, PromptRejectedError
 from comfyui.events import Event, NodeExecuted, PreviewImage, PromptFailed, PromptStarted
@@ -354,12 +354,14 @@ def _wanted_outputs(catalog: Catalog, workflow: Workflow, request: RunRequest) -
 
 
 def _check_prefixes(workflow: Workflow, catalog: Catalog) -> None:
-    """ComfyUI saves files with ".." in their names, but never serves one: the work would be done in vain."""
+    """ComfyUI saves files with ".." or control characters in their names, but never serves one: the work would be done
+    in vain."""
     for node_id in catalog.output_nodes(workflow):
         prefix = workflow.nodes[node_id].inputs.get("filename_prefix")
-        if isinstance(prefix, str) and ".." in prefix:
+        if isinstance(prefix, str) and (".." in prefix or UNSERVED.search(prefix)):
+            what = '".."' if ".." in prefix else "line breaks and other control characters"
             raise InvalidInput(
-                f'Input "filename_prefix" of node "{node_id}" ({workflow.title(node_id)}) must not hold "..".',
+                f'Input "filename_prefix" of node "{node_id}" ({workflow.title(node_id)}) must not hold {what}.',
                 node_id=node_id,
                 node_title=workflow.title(node_id),
                 input="filename_prefix",

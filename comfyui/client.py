@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ KEEPALIVE_SECONDS = 3
 
 #: A large body goes out in pieces of this size.
 PIECE_BYTES = 256 * 1024
+
+
+#: ComfyUI saves files under such names, and breaks the connection off where it is asked for one: its web server puts no
+#: such name into a header.
+UNSERVED = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from agent.errors import AgentError, OutputCorrupt, OutputMissing, OutputTooLarge
 from agent.tasks.progress import Progress
 from agent.tasks.record import NodeProgress, Output
-from comfyui.client import Client, FileRef
+from comfyui.client import UNSERVED, Client, FileRef
 from comfyui.errors import FileMissingError
 
 #: Files fetched from the engine at the same time.
@@ -121,6 +121,9 @@ def _file_of(entry: dict[str, Any]) -> FileRef:
 
 
 async def _fetch(client: Client, item: _Wanted, room: _Room) -> bytes:
+    if UNSERVED.search(item.file.filename):
+        reason = "its name has a line break or another control character, and ComfyUI does not hand such a file out"
+        raise _fault(OutputMissing, item, reason)
     try:
         return await client.fetch_file(item.file, partial(room.take, item))
     except FileMissingError:

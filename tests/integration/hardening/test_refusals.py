@@ -57,9 +57,10 @@ async def test_name_of_ten_thousand_characters_is_refused_with_a_short_answer(
     assert len(answer.body) < SHORT_BYTES
 
 
-async def test_name_with_two_dots_that_could_not_be_fetched_is_refused_before_the_work(agent: Agent) -> None:
+@pytest.mark.parametrize("prefix", ["a..b", "a\nb", "a\x00b"])
+async def test_name_that_could_not_be_fetched_is_refused_before_the_work(agent: Agent, prefix: str) -> None:
     async with agent.engine.asked(0):
-        answer = await agent.run(graphs.painted(prefix="a..b"))
+        answer = await agent.run(graphs.painted(prefix=prefix))
     error = answer.error(400, "InvalidInput")
     assert (error["node_id"], error["input"]) == ("2", "filename_prefix")
 

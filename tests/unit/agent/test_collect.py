@@ -160,6 +160,13 @@ async def test_an_empty_file_is_corrupt(name: str) -> None:
     assert error.transient
 
 
+@pytest.mark.parametrize("name", ["a\nb.png", "a\x7fb.png"])
+async def test_a_file_that_comfyui_cannot_hand_out_is_not_asked_for(name: str) -> None:
+    error = await failure(AssertionError("it was asked for"), name)
+    assert isinstance(error, OutputMissing)
+    assert "line break" in error.detail
+
+
 async def test_a_file_that_is_gone_is_missing() -> None:
     error = await failure(FileMissingError("404"))
     assert isinstance(error, OutputMissing)
