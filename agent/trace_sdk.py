@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import (
     SERVICE_NAME,
     SERVICE_VERSION,
@@ -21,6 +20,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from agent import __version__
+from agent.trace_export import Exporter
 from agent.traces import Fact, Span
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -35,7 +35,7 @@ class Recorder:
             OTELResourceDetector().detect().attributes
         )  # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win
         self._provider = TracerProvider(resource=Resource.create({**ours, **named}), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(Exporter()))
         self._tracer = self._provider.get_tracer("comfyui-agent", __version__)
 
     def begin(self, name: str, callers: Span, facts: Mapping[str, Fact]) -> Span:

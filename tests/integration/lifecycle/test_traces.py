@@ -15,6 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.integration.agent.service import PATIENCE_SECONDS, eventually
 from tests.integration.reliability.conftest import MakeAgent
 from tests.integration.reliability.fleet import AgentProcess, slow
+from tests.ports import free_port
 from tests.serving import serving
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -35,8 +36,14 @@ class Collector:
     spans: list[Span] = field(default_factory=list)
     services: set[str] = field(default_factory=set)
     stalled: asyncio.Event | None = None
+    #: What is answered to spans instead of taking them, and how often it was.
+    refusal: int | None = None
+    refused: int = 0
 
     async def take(self, request: web.Request) -> web.Response:
+        if self.refusal is not None:
+            self.refused += 1
+            return web.Response(status=self.refusal)
         if self.stalled is not None:
             await self.stalled.wait()
         body = await request.read()
@@ -173,6 +180,48 @@ async def test_spans_that_were_not_sent_are_sent_at_the_end_and_a_dead_collector
     (await stuck.run(slow(1), headers=CALLER)).ok()
     assert await stuck.stop() == 0
     assert stuck.logged("traces.not_sent")
+
+
+async def test_collector_that_takes_no_spans_is_told_of_once_and_so_is_its_return(
+    make_agent: MakeAgent, collector: Collector
+) -> None:
+    agent = await make_agent(**told(collector))
+    await records(agent)
+    for time in (1, 2):
+        collector.refusal, collector.refused = 401, 0
+        for seen in (1, 2, 3):
+            (await agent.run(slow(1))).ok()
+            await eventually(lambda seen=seen: _was_refused(collector, seen))
+        collector.refusal = None
+        (await agent.run(slow(1))).ok()
+        await eventually(lambda time=time: _says(agent, "traces.restored", time))
+        assert len(agent.logged("traces.lost")) == time
+        assert agent.logged("traces.restored")[-1]["lost"] >= 3
+    assert "401" in agent.logged("traces.lost")[0]["reason"]
+    assert agent.logged("library.message") == []
+
+
+async def test_line_about_a_collector_that_is_away_holds_no_secret_of_its_address(
+    make_agent: MakeAgent,
+) -> None:
+    address = f"http://agent:{PASSWORD}@127.0.0.1:{free_port()}/?key={PASSWORD}"
+    quick = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "3"}
+    agent = await make_agent(
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=address, OTEL_EXPORTER_OTLP_ENDPOINT=address, **quick
+    )
+    await records(agent)
+    (await agent.run(slow(1))).ok()
+    await eventually(lambda: _says(agent, "traces.lost", 1))
+    assert "refused" in agent.logged("traces.lost")[0]["reason"]
+    assert PASSWORD not in str(agent.logged("traces.lost"))
+
+
+async def _was_refused(collector: Collector, times: int) -> bool:
+    return collector.refused >= times
+
+
+async def _says(agent: AgentProcess, event: str, times: int) -> bool:
+    return len(agent.logged(event)) >= times
 
 
 async def test_without_a_collector_the_callers_trace_is_passed_on_and_logged(make_agent: MakeAgent) -> None:
