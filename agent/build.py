@@ -49,6 +49,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: Why files of finished tasks stay, and what would change that.
+KEPT_BY_SIMULATOR = (
+    "the simulator keeps its files in a temporary folder until it ends; with COMFYUI_ARGS='--base-directory DIR' they "
+    "lie there, and are removed after their tasks"
+)
+KEPT_BY_STRANGER = (
+    "the engine's folders are not known, so nothing of finished tasks is removed; COMFYUI_BASE_DIRECTORY says where "
+    "they are"
+)
+
 
 def build_store(settings: Settings) -> TaskStore:
     """The store that the settings name. It does not connect yet. Raises SettingsError."""
@@ -180,9 +190,7 @@ def engine_folders(settings: Settings) -> Folders | None:
     else:
         folders = None
     if folders is None and settings.keep_files_seconds:
-        log.info(
-            "files.kept", note="the engine's folders are not known: nothing of finished tasks is removed"
-        )
+        log.info("files.kept", note=KEPT_BY_SIMULATOR if settings.is_simulated else KEPT_BY_STRANGER)
     return folders
 
 
