@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import to_json
 
-from agent.api import passing
+from agent.api import pages, passing
 from agent.api.editor_socket import CLIENT_ID, open_socket
 from agent.api.keys import API_KEYS, DESK, LABELLER, PASSAGE
 from agent.api.parse import check_task_id, parse_object, parse_run_request, read_body
@@ -63,6 +63,9 @@ WRITTEN = (
 #: all below /internal.
 ENDINGS = "css|gif|html|ico|jpe?g|js|json|map|md|mjs|mp3|mp4|png|svg|ttf|txt|wasm|webm|webp|woff2?"
 STATIC = rf"(?!(?:api/)?internal/)[^?#\\\x00-\x1f]{{1,500}}\.(?:{ENDINGS})"
+
+#: Files of the editor that it asks for at the root, whatever its own address is: icons of its tab, and logos.
+ICON = r"(?:[A-Za-z0-9_-]{1,60}/){0,3}[A-Za-z0-9_-]{1,60}\.(?:ico|png|svg)"
 
 
 def key_of(request: web.Request) -> str:
@@ -263,6 +266,12 @@ async def _enter(_: web.Request) -> web.Response:
     return web.Response(status=308, headers={"Location": f"{BASE}/"})
 
 
+async def _find_icon(request: web.Request) -> web.Response:
+    """Where an icon is. Nothing else is said without a key: the browser sends its cookie there, and not here."""
+    location = f"{BASE}{pages.ICONS_PATH}{request.match_info['icon']}"
+    return web.Response(status=307, headers={"Location": location})
+
+
 #: What is answered here; at the root for scripts, and below the editor's address for itself.
 OURS: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/ws", open_socket),
@@ -293,5 +302,6 @@ def routes() -> list[web.RouteDef]:
         web.get(BASE, _enter),
         web.get(f"{BASE}/", show_editor),
         web.get(f"{BASE}/index.html", show_editor),
+        web.get(f"{pages.ICONS_PATH}{{icon:{ICON}}}", _find_icon),
     ]
     return [*found, web.get(f"{BASE}/{{file:{STATIC}}}", _read_file)]

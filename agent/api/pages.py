@@ -21,6 +21,9 @@ STATIC = Path(__file__).parent.parent / "static"
 #: Where the files lie that pages load.
 STATIC_PATH = "/static/"
 
+#: Where ComfyUI's editor looks for its icons, wherever it is served itself; see agent/api/editor.py.
+ICONS_PATH = "/assets/"
+
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -68,8 +71,8 @@ def _files() -> dict[str, Path]:
 
 
 def is_open(path: str) -> bool:
-    """Whether a route of this module is asked, or the document that its page shows."""
-    return path in ("/", "/docs", "/openapi.json") or path.startswith(STATIC_PATH)
+    """Whether a route of this module is asked, the document that its page shows, or an icon."""
+    return path in ("/", "/docs", "/openapi.json") or path.startswith((STATIC_PATH, ICONS_PATH))
 
 
 ROUTES = [

@@ -267,6 +267,22 @@ async def test_key_is_needed_and_a_browser_keeps_it_in_a_cookie(make_agent: Make
         await client.hear_out(answer.ok()["prompt_id"])
 
 
+async def test_icons_that_the_editor_asks_for_at_the_root_are_found_below_it(make_agent: MakeAgent) -> None:
+    """Its page has their addresses without the place where it is served. A browser sends the cookie there alone."""
+    agent = await make_agent(pass_through=["all"], api_keys=["k3y"])
+    for icon in ("favicon.ico", "images/favicon_progress_16x16/frame_9.png", "images/logo-1.svg"):
+        sent = await agent.get(f"/assets/{icon}")
+        assert (sent.status, sent.headers["Location"], sent.body) == (307, f"/comfyui/assets/{icon}", b"")
+        (await agent.get(sent.headers["Location"])).error(401, "Unauthorized")
+        cookie = {"Cookie": "comfyui_agent_key=k3y"}
+        found = await agent.call("GET", sent.headers["Location"], headers=cookie)
+        assert found.status == 404, "the simulator, which was asked, has no editor"
+    for other in ("index.js", "images/index.html", ".x.png", "a//b.png", "", "/evil.example/x.png"):
+        (await agent.get(f"/assets/{other}")).error(404, "NotFound")
+    closed = await make_agent(api_keys=["k3y"])
+    (await closed.get("/assets/favicon.ico")).error(404, "NotFound")
+
+
 async def test_files_of_the_engine_are_shown_under_every_address(open_agent: Agent) -> None:
     await open_agent.engine.upload("shown-to-editors.png", png((1, 2, 3)))
     for base in ("", "/comfyui", "/comfyui/api"):
