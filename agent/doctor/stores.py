@@ -37,7 +37,9 @@ async def check_store(settings: Settings) -> list[Finding]:
         remedy = "Until then only callers who wait for their pictures get any."
         if settings.redis_url:
             remedy = f"Start Redis, or correct REDIS_URL. {remedy}"
-        return [problem("task store", error.detail, remedy)]
+        cause = str(error.__cause__ or "")
+        text = error.detail if cause in error.detail else f"{error.detail} {cause}"
+        return [problem("task store", text, remedy)]
     finally:
         await store.close()
     if settings.redis_url is None:

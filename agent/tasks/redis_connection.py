@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from agent.errors import StoreUnavailable
 from agent.tasks.redis_scripts import Script
@@ -118,9 +120,16 @@ class Connection:
             yield
         except (RedisError, OSError) as exc:
             self.failures += 1
-            # Neither redis-py nor Redis puts the URL or the password into its messages. A TimeoutError has none.
-            cause = str(exc) or "it does not answer."
-            raise StoreUnavailable(f"The task store (Redis) cannot be used now: {cause}") from exc
+            raise StoreUnavailable(f"The task store (Redis) cannot be used now: {_reason(exc)}") from exc
+
+
+def _reason(exc: RedisError | OSError) -> str:
+    """Why, in words for callers. Neither redis-py nor Redis puts the URL or the password into its messages; host and
+    port, which it names where a connection fails, need not be known outside, and are logged by the feed."""
+    if isinstance(exc, TimeoutError | RedisTimeoutError):
+        return "it does not answer."
+    is_lost = type(exc) is RedisConnectionError or isinstance(exc, OSError)
+    return "it cannot be reached." if is_lost else str(exc)
 
 
 def _without_errors(replies: list[Any]) -> list[Any]:

@@ -51,9 +51,11 @@ async def test_healthy_machine_has_no_problem(redis_server: RedisServer) -> None
 
 
 async def test_dead_redis() -> None:
-    findings = await findings_of(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    port = free_port()
+    findings = await findings_of(redis_url=f"redis://127.0.0.1:{port}/0")
     assert problems(findings) == ["task store"]
     assert exit_code(findings) == 1
+    assert str(port) in about(findings, "task store").text, "the operator needs to know"
     assert "REDIS_URL" in about(findings, "task store").remedy
 
 
