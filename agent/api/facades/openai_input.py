@@ -7,7 +7,8 @@ import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from agent.api.facades.decoding import decode_picture
 from agent.api.facades.request import Wish, data_uri
@@ -69,8 +70,14 @@ class Generation(BaseModel):
 
 def _check_address(url: str) -> str:
     if not url.startswith(("http://", "https://", "data:")):
-        raise ValueError("it must be an http(s) URL or a data URL")
+        raise PydanticCustomError("address", "it must be an http(s) URL or a data URL")
     return url
+
+
+def _refuse_file(reference: Any) -> Any:
+    if isinstance(reference, dict) and reference.get("file_id") is not None:
+        raise PydanticCustomError("file", "this server keeps no files, so none has a file_id; send image_url")
+    return reference
 
 
 class Reference(BaseModel):
@@ -79,11 +86,14 @@ class Reference(BaseModel):
     image_url: Annotated[str, AfterValidator(_check_address)]
 
 
+Referred = Annotated[Reference, BeforeValidator(_refuse_file)]
+
+
 class Edit(Generation):
     """POST /v1/images/edits, as JSON. `images` and `mask` are http(s) or data URLs."""
 
-    images: Annotated[list[Reference], Field(min_length=1, max_length=MOST_PICTURES)]
-    mask: Reference | None = None
+    images: Annotated[list[Referred], Field(min_length=1, max_length=MOST_PICTURES)]
+    mask: Referred | None = None
 
 
 async def read_generation(request: web.Request) -> Generation:
@@ -109,7 +119,7 @@ async def read_edit(request: web.Request) -> Edit:
                 data["mask"] = reference
             else:
                 data["images"].append(reference)
-    return _validate(Edit, data)
+    return _validate(Edit, data, pictures="image")
 
 
 async def wish_of(app: web.Application, given: Generation) -> Wish:
@@ -138,7 +148,8 @@ REFUSED = {
 }
 
 
-def _validate(kind: type[Image], data: dict[str, Any]) -> Image:
+def _validate(kind: type[Image], data: dict[str, Any], *, pictures: str = "images") -> Image:
+    """`pictures`: what the caller calls those of an edit. Raises InvalidParameter."""
     for name, reason in REFUSED.items():
         if data.get(name) is not None:
             raise InvalidParameter(f'Parameter "{name}": {reason}.', parameter=name)
@@ -151,7 +162,7 @@ def _validate(kind: type[Image], data: dict[str, Any]) -> Image:
         given = kind.model_validate(data)
     except ValidationError as exc:
         found = exc.errors(include_url=False, include_input=False)[0]
-        name = ".".join(map(str, found["loc"]))[:64].replace("images", "image") or "prompt"
+        name = ".".join(map(str, found["loc"]))[:64].replace("images", pictures) or "prompt"
         raise InvalidParameter(f'Parameter "{name}": {found["msg"]}.', parameter=name) from None
     if given.stream and (given.n or 1) > 1:
         raise InvalidParameter('Parameter "n": a stream is of one picture here.', parameter="n")

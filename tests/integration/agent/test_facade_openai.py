@@ -245,7 +245,9 @@ async def test_more_pictures_than_the_workflow_takes_are_refused(client: openai.
 async def test_an_edit_names_pictures_by_url_alone(agent: Agent, reference: dict[str, str]) -> None:
     body = {"prompt": "x", "model": "gpt-image-1", "images": [reference]}
     answer = await agent.call("POST", "/v1/images/edits", json=body)
-    assert (answer.status, answer.json["error"]["param"].partition(".")[0]) == (400, "image")
+    error = answer.json["error"]
+    assert (answer.status, error["param"].partition(".")[0]) == (400, "images")
+    assert ("keeps no files" if "file_id" in reference else "http(s) URL") in error["message"]
 
 
 async def test_an_edit_without_a_picture_is_refused(agent: Agent) -> None:
