@@ -41,6 +41,7 @@ from agent.build import (
     open_named_workflows,
 )
 from agent.freeze import FreezeWatch
+from agent.gate import Gate
 from agent.labels.labeller import Labeller
 from agent.metrics import Metrics
 from agent.objects import open_object_store
@@ -62,7 +63,7 @@ def build_app(settings: Settings) -> web.Application:
     app = web.Application(middlewares=MIDDLEWARES, client_max_size=settings.max_body_bytes)
     app[SETTINGS] = settings
     app[FREEZES] = FreezeWatch()
-    app[PARSING] = asyncio.Semaphore(2)
+    app[PARSING] = Gate(2)
     app[API_KEYS] = read_api_keys(settings)
     _warn_of_open_doors(settings, app[API_KEYS])
     app[BOARD] = TaskBoard(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from aiohttp import web
 from agent.api.latest_events import LatestEvents
 from agent.device_memory import DeviceMemory
 from agent.freeze import FreezeWatch
+from agent.gate import Gate
 from agent.inventory import Inventory
 from agent.labels.labeller import Labeller
 from agent.metrics import Metrics
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SETTINGS = web.AppKey("settings", Settings)
 API_KEYS = web.AppKey("api_keys", tuple[bytes, ...])
 #: Large bodies that are parsed at the same time; each costs several times its size.
-PARSING = web.AppKey("parsing", asyncio.Semaphore)
+PARSING = web.AppKey("parsing", Gate)
 ENGINE = web.AppKey("engine", Engine)
 #: A front has one too, for pictures that it converts.
 LABELLER = web.AppKey("labeller", Labeller)

@@ -74,8 +74,7 @@ def check_webhook(app: web.Application, url: str | None) -> None:
 
 async def in_thread(app: web.Application, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run what takes a while for a large body in a thread, few at a time."""
-    async with app[PARSING]:
-        return await asyncio.to_thread(work, *args, **kwargs)
+    return await app[PARSING].run(work, *args, **kwargs)
 
 
 def find_task_id(request: web.Request) -> str | None:

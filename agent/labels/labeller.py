@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import structlog
 
 from agent.admission import RunRequest
 from agent.errors import AgentError, NotLabelled, OutputCorrupt, PictureTooLarge
+from agent.gate import Gate
 from agent.labels.options import Labels, labels_of
 from agent.labels.settings import LabelSettings
 from agent.outputs.collect import Collected
@@ -49,7 +51,7 @@ class Labeller:
     def __init__(self, settings: Settings) -> None:
         """Try font, certificate and key where they are named. Raises SettingsError."""
         self._settings = settings
-        self._gate = asyncio.Semaphore(PARALLEL_PICTURES)
+        self._gate = Gate(PARALLEL_PICTURES)
         defaults = LabelSettings.model_fields
         is_named = settings.label_mark_font or settings.label_mark_text != defaults["label_mark_text"].default
         self._mark = _open_mark(settings) if settings.label_mark is not Mode.OFF or is_named else None
@@ -77,6 +79,8 @@ class Labeller:
                 running = [group.create_task(self._label(job, item)) for item in collected]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        finally:
+            job.is_over.set()
         live.add_timing("label", time.monotonic() - began)
         if job.unlabelled:
             live.update(warnings=[*live.record.warnings, *job.warnings()])
@@ -87,8 +91,7 @@ class Labeller:
 
         Raises NotLabelled, PictureTooLarge, and what `convert` raises.
         """
-        async with self._gate:
-            return await asyncio.to_thread(self._convert_now, data, convert)
+        return await self._gate.run(self._convert_now, data, convert)
 
     def _convert_now(self, data: bytes, convert: Callable[[bytes], bytes]) -> bytes:
         from agent.labels.credentials import CannotSign  # noqa: PLC0415
@@ -113,8 +116,7 @@ class Labeller:
             raise NotLabelled(f"The picture cannot be converted: {exc}.") from None
 
     async def _label(self, job: _Job, item: Collected) -> Collected:
-        async with self._gate:
-            found = await asyncio.to_thread(self._label_now, job, item)
+        found = await self._gate.run(self._label_now, job, item)
         if found is None and item.output.media_type in PICTURES:
             raise _fault(item, "the file is not what its name says", OutputCorrupt)
         missing = job.labels.wanted() if found is None else found.missing
@@ -142,6 +144,8 @@ class Labeller:
             log.warning("label.not_signed", task_id=job.task_id, reason=str(exc))
             raise _fault(item, "its content credentials could not be signed") from None
         except Exception as exc:
+            if job.is_over.is_set():
+                raise  # to nobody
             log.exception("label.failed", task_id=job.task_id, filename=item.output.filename)
             # Drawing reads every pixel: what fails is the picture, as a rule.
             raise _fault(
@@ -168,6 +172,7 @@ class Labeller:
             parameters=text,
             mark=self._mark if labels.mark is not Mode.OFF else None,
             most_pixels=settings.max_output_pixels,
+            is_unwanted=job.is_over.is_set,
             credentials=self.credentials if labels.c2pa is not Mode.OFF else None,
             remove_prompt=labels.remove_prompt is not Mode.OFF,
             extra_names=_extra_names(job.request),
@@ -184,6 +189,8 @@ class _Job:
     request: RunRequest
     workflow: Workflow
     unlabelled: list[tuple[Collected, str]] = field(default_factory=list)
+    #: Nobody waits for what is still at work in a thread.
+    is_over: threading.Event = field(default_factory=threading.Event)
 
     def warnings(self) -> list[dict[str, object]]:
         """One a node, in the order of the files."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,10 @@ class UnusableFont(ValueError):
     """The font cannot be read, or lacks letters of the text, or the text is too long."""
 
 
+class GivenUp(Exception):
+    """Nobody waits for the picture any more."""
+
+
 class Mark:
     """One text in one font, drawn as large as each picture asks for."""
 
@@ -72,9 +76,14 @@ class Mark:
         if (self._width + 2 * (MARGIN + EDGE)) * self._height > 1:
             raise UnusableFont("the text is too long: in this height it would be wider than a picture")
 
-    def draw(self, data: bytes, most_pixels: int | None = None) -> bytes:
+    def draw(
+        self, data: bytes, most_pixels: int | None = None, is_unwanted: Callable[[], bool] = bool
+    ) -> bytes:
         """The picture with the mark, in the same format, without what it told of itself. Takes a while, and memory for
-        a few frames, however many there are. Raises TooManyPixels for one with more than `most_pixels`."""
+        a few frames, however many there are. `is_unwanted` is asked before each of them.
+
+        Raises TooManyPixels for one with more than `most_pixels`, GivenUp.
+        """
         # Pillow, which the start does without.
         from agent.labels.animation import write_png, write_webp  # noqa: PLC0415
         from agent.safety.picture import count_frames, open_picture  # noqa: PLC0415
@@ -84,10 +93,10 @@ class Mark:
             stamp = self._stamp(picture)
             count, loop = count_frames(picture, most_pixels), int(picture.info.get("loop", 0))
             if count > 1 and picture.format == "WEBP":
-                return write_webp(_frames(picture, count, stamp), loop=loop, how=how)
+                return write_webp(_frames(picture, count, stamp, is_unwanted), loop=loop, how=how)
             if count > 1 and picture.format == "PNG":
                 has_default = bool(picture.info.get("default_image"))
-                frames = _frames(picture, count, stamp)
+                frames = _frames(picture, count, stamp, is_unwanted)
                 return write_png(frames, count, loop=loop, has_default=has_default, how=how)
             out = io.BytesIO()
             stamp.on(_drawable(picture)).save(out, picture.format, **how)
@@ -155,12 +164,16 @@ class _Stamp:
         return frame
 
 
-def _frames(picture: ImageFile.ImageFile, count: int, stamp: _Stamp) -> Iterator[Frame]:
+def _frames(
+    picture: ImageFile.ImageFile, count: int, stamp: _Stamp, is_unwanted: Callable[[], bool]
+) -> Iterator[Frame]:
     """Each frame with the mark, in one mode: formats of animations have one."""
     from agent.labels.animation import Frame  # noqa: PLC0415
 
     mode = "RGBA" if picture.has_transparency_data else "RGB"
     for number in range(count):
+        if is_unwanted():
+            raise GivenUp
         picture.seek(number)
         picture.load()
         duration = float(picture.info.get("duration", 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,6 +40,7 @@ class Wanted:
     parameters: str | None = None
     mark: Mark | None = None
     most_pixels: int | None = None  #: of a picture that is drawn upon; None: any
+    is_unwanted: Callable[[], bool] = bool  #: asked between frames: nobody waits any more; bool() is False
     credentials: Credentials | None = None
     remove_prompt: bool = False
     extra_names: tuple[str, ...] = ()  #: further names under which ComfyUI was told to write something
@@ -80,7 +81,7 @@ def label(data: bytes, wanted: Wanted) -> Labelled | None:
         from agent.safety.picture import TooManyPixels  # noqa: PLC0415 - Pillow
 
         try:
-            drawn = parse(wanted.mark.draw(data, wanted.most_pixels))
+            drawn = parse(wanted.mark.draw(data, wanted.most_pixels, wanted.is_unwanted))
         except TooManyPixels:
             missing = ("mark",)
         else:

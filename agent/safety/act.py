@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.errors import AgentError, ClassifierUnavailable, FailedImage, UnsafeImage
+from agent.gate import Gate
 from agent.outputs.collect import Collected
 from agent.safety.judge import Finding, Judgement
 from agent.safety.options import Modes
@@ -70,14 +70,14 @@ def decide(
     return what
 
 
-async def blur(collected: Sequence[Collected], which: set[int]) -> list[Collected]:
-    """The outputs, those of these indices blurred."""
+async def blur(collected: Sequence[Collected], which: set[int], gate: Gate) -> list[Collected]:
+    """The outputs, those of these indices blurred, in threads behind this gate."""
     from agent.safety.blur import blurred  # noqa: PLC0415 - Pillow
 
     shown = []
     for item in collected:
         if item.output.index in which:
-            data = await asyncio.to_thread(blurred, item.data)
+            data = await gate.run(blurred, item.data)
             shown.append(replace(item, output=item.output.model_copy(update={"bytes": len(data)}), data=data))
         else:
             shown.append(item)

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from agent.gate import Gate
 from agent.metrics import Metrics
 from agent.safety.classifiers.classifier import Classifier, ClassifierDown, Label, ask
 from agent.safety.settings import SafetySettings
@@ -85,7 +86,7 @@ class Judge:
         self._settings, self.classifiers, self._metrics = settings, tuple(classifiers), metrics
         self._most_pixels = most_pixels
         self._pictures = asyncio.Semaphore(PARALLEL_PICTURES)
-        self._looks = asyncio.Semaphore(PARALLEL_LOOKS)
+        self.looks = Gate(PARALLEL_LOOKS)
         self._questions = asyncio.Semaphore(PARALLEL_QUESTIONS)
 
     async def prepare(self) -> None:
@@ -134,10 +135,9 @@ class Judge:
         limits = Limits(s.safety_black_level, s.safety_flat_range, s.safety_noise_score) if failed else None
         found = Judgement()
         try:
-            async with self._looks:
-                look = await asyncio.to_thread(
-                    look_at, data, limits, wants_views=classified, most_pixels=self._most_pixels
-                )
+            look = await self.looks.run(
+                look_at, data, limits, wants_views=classified, most_pixels=self._most_pixels
+            )
         except TooManyPixels as exc:
             found.is_unseen = True
             found.reason = f"it has {exc}, and AGENT_MAX_OUTPUT_PIXELS allows for {self._most_pixels}"

@@ -225,7 +225,7 @@ class Safety:
         live.update(warnings=[*live.record.warnings, *what.warnings])
         if not what.blurred:
             return collected
-        shown = await act.blur(collected, what.blurred)
+        shown = await act.blur(collected, what.blurred, judge.looks)
         await self._discard(item for item in collected if item.output.index in what.blurred)
         return shown
 

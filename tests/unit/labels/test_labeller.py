@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from agent.admission import RunRequest
 from agent.errors import NotLabelled, OutputCorrupt, PictureTooLarge
-from agent.labels import picture
+from agent.labels import mark, picture
 from agent.labels.labeller import PARALLEL_PICTURES, Labeller
 from agent.labels.options import LabelOptions
 from agent.outputs.collect import Collected, media_type_of
@@ -147,6 +148,32 @@ async def test_few_pictures_are_worked_on_at_once(monkeypatch: pytest.MonkeyPatc
     files = made(*((f"{n}.jpg", JPEG) for n in range(PARALLEL_PICTURES * 3)))
     await asyncio.wait_for(Labeller(settings_of()).apply(task(), wanting(iptc="warn"), files), 60)
     assert most == PARALLEL_PICTURES
+
+
+async def test_mark_on_an_animation_ends_with_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An animation may take minutes; a task that is cancelled leaves the threads to others."""
+    frames = [noise((60, 40), "RGB", number) for number in range(1, 31)]
+    data = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    begun, may_go_on = threading.Event(), threading.Event()
+    drawn: list[object] = []
+    drawable = mark._drawable
+
+    def slowly(frame: Image.Image) -> Image.Image:
+        drawn.append(frame)
+        begun.set()
+        assert may_go_on.wait(30)
+        return drawable(frame)
+
+    monkeypatch.setattr(mark, "_drawable", slowly)
+    labeller = Labeller(settings_of())
+    labelling = asyncio.create_task(labeller.apply(task(), wanting(mark="warn"), made(("x.png", data))))
+    assert await asyncio.to_thread(begun.wait, 30)
+    labelling.cancel()
+    await asyncio.wait({labelling})
+    may_go_on.set()
+    everybody = threading.Barrier(PARALLEL_PICTURES)  # who meet only when its place is free
+    await asyncio.gather(*(labeller._gate.run(everybody.wait, 30) for _ in range(PARALLEL_PICTURES)))
+    assert len(drawn) == 1
 
 
 @pytest.mark.parametrize(
