@@ -162,7 +162,10 @@ class Labeller:
         if labels.parameters is not Mode.OFF and (size := picture_size(item.data)) is not None:
             from agent.labels.parameters import parameters_text  # noqa: PLC0415
 
-            text = parameters_text(job.workflow, output.node_id, size)
+            about = output.node_id, size
+            if about not in job.parameters:
+                job.parameters[about] = parameters_text(job.workflow, *about)
+            text = job.parameters[about]
         if labels.mark is not Mode.OFF and self._mark is None:
             self._mark = _open_mark(settings)
         return Wanted(
@@ -189,6 +192,8 @@ class _Job:
     request: RunRequest
     workflow: Workflow
     unlabelled: list[tuple[Collected, str]] = field(default_factory=list)
+    #: Node and size -> the generation parameters of its pictures of that size.
+    parameters: dict[tuple[str, tuple[int, int]], str | None] = field(default_factory=dict)
     #: Nobody waits for what is still at work in a thread.
     is_over: threading.Event = field(default_factory=threading.Event)
 

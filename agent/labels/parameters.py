@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from agent.safety.prompts.texts import Role, find_texts
+from agent.safety.prompts.texts import Role, TooMuchText, find_texts
 from comfyui.workflow import Node, Workflow, is_link
 
 #: Of the PNG text.
@@ -29,6 +29,10 @@ PLUGS = ("noise", "guider", "sampler", "sigmas")
 
 #: Inputs with the name of a model's file.
 MODEL_FILES = ("ckpt_name", "unet_name", "model_name", "gguf_name")
+
+#: What is told at most, since it is written into each of the files: characters of a prompt, what it is joined of, and
+#: characters of a fact that is text.
+LONGEST_PROMPT, MOST_TEXTS, LONGEST_FACT = 32_000, 100, 200
 
 #: Inputs of samplers and guiders that bring what they are guided by.
 GUIDES = ("positive", "negative", "conditioning")
@@ -91,8 +95,14 @@ def _upstream(workflow: Workflow, node: Node) -> Iterator[Node]:
 
 
 def _plugged(workflow: Workflow, node: Node) -> list[Node]:
-    plugs = [workflow.nodes[source] for name, source in node.links() if name in PLUGS]
-    return [found for plug in plugs for found in (plug, *_plugged(workflow, plug))]
+    """What the node consists of besides itself, each once, in the order of the inputs."""
+    found, waiting = {node.id: node}, [node]
+    while waiting:
+        current = waiting.pop()
+        found.setdefault(current.id, current)
+        plugs = [source for name, source in current.links() if name in PLUGS and source not in found]
+        waiting += [workflow.nodes[source] for source in reversed(plugs)]
+    return list(found.values())[1:]
 
 
 def _prompts(workflow: Workflow, parts: list[Node]) -> tuple[str, str]:
@@ -106,7 +116,10 @@ def _prompts(workflow: Workflow, parts: list[Node]) -> tuple[str, str]:
     sources = [link[0] for guide in guides.values() for link in guide["inputs"].values()]
     before = workflow.upstream(sources)
     graph = {node_id: node for node_id, node in workflow.graph.items() if node_id in before}
-    texts = find_texts(Workflow({**graph, **guides}))
+    try:
+        texts = find_texts(Workflow({**graph, **guides}))
+    except TooMuchText:
+        return "", ""
     positive = [text.value.strip() for text in texts if Role.POSITIVE in text.roles]
     negative = [text.value.strip() for text in texts if text.is_negative]
     return _join(positive), _join(negative)
@@ -115,8 +128,9 @@ def _prompts(workflow: Workflow, parts: list[Node]) -> tuple[str, str]:
 def _join(texts: list[str]) -> str:
     """Without those that are parts of others: many nodes take a short and a long text of the same thing, and what is
     put together is there as a whole too."""
-    found = list(dict.fromkeys(texts))
-    return ", ".join(text for text in found if not any(text != other and text in other for other in found))
+    found = list(dict.fromkeys(texts))[:MOST_TEXTS]
+    joined = ", ".join(text for text in found if not any(text != other and text in other for other in found))
+    return joined if len(joined) <= LONGEST_PROMPT else joined[: LONGEST_PROMPT - 1] + "…"
 
 
 def _first_value(workflow: Workflow, nodes: list[Node], names: tuple[str, ...]) -> Any:
@@ -126,7 +140,9 @@ def _first_value(workflow: Workflow, nodes: list[Node], names: tuple[str, ...]) 
             value = node.inputs.get(name)
             if (source := _source(workflow, value)) is not None:
                 value = next((source.inputs[n] for n in (name, *CONSTANTS) if n in source.inputs), None)
-            if isinstance(value, str | int | float) and not isinstance(value, bool):
+            if isinstance(value, str):
+                return " ".join(value[:LONGEST_FACT].split())
+            if isinstance(value, int | float) and not isinstance(value, bool):
                 return value
     return None
 
@@ -145,7 +161,7 @@ def _model(workflow: Workflow, parts: list[Node]) -> str | None:
         seen.add(node.id)
         for name in MODEL_FILES:
             if isinstance(file := node.inputs.get(name), str):
-                return PurePosixPath(file.replace("\\", "/")).stem
+                return " ".join(PurePosixPath(file.replace("\\", "/")).stem[:LONGEST_FACT].split())
         link = node.inputs.get("model")
     return None
 

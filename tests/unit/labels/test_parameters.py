@@ -150,3 +150,50 @@ def test_expanded_nodes_belong_to_theirs(node: str) -> None:
 def test_without_a_sampler_there_is_nothing_to_say() -> None:
     assert text_of(graphs.painted()) is None
     assert text_of(CLASSIC, "99") is None
+
+
+PLUGS = ("noise", "guider", "sampler", "sigmas")
+
+
+@pytest.mark.parametrize(("depth", "plugs"), [(200, PLUGS), (1500, ("guider",))])
+def test_parts_that_are_plugged_into_each_other_are_gone_through_once(
+    depth: int, plugs: tuple[str, ...]
+) -> None:
+    """Of four links each there are 4 ** 200 ways through these; the other is deeper than Python's stack."""
+
+    def plugged(class_type: str, into: str) -> dict[str, Any]:
+        return graphs.node(class_type, **{name: [into, 0] for name in plugs})
+
+    graph = {"s": plugged("SamplerCustomAdvanced", "n0")}
+    for number in range(depth):
+        graph[f"n{number}"] = plugged("Part", f"n{number + 1}")
+    graph[f"n{depth}"] = graphs.node("RandomNoise", noise_seed=7)
+    graph["o"] = graphs.node("SaveImage", images=["s", 0])
+    assert facts(text_of(graph))["Seed"] == "7"
+
+
+def test_what_is_told_is_bounded() -> None:
+    texts = [f"text {number}" for number in range(20_000)]
+    many = {**CLASSIC, "6": graphs.node("CLIPTextEncode", text=texts, clip=["10", 1])}
+    assert str(text_of(many)).startswith("text 0, ")
+    assert len(str(text_of(many))) < 2000
+    long = {**CLASSIC, "6": graphs.node("CLIPTextEncode", text="word " * 100_000, clip=["10", 1])}
+    first, _, rest = str(text_of(long)).partition("\n")
+    assert (len(first), first[-1]) == (32_000, "…")
+    assert rest.startswith("Negative prompt: blurry\nSteps: 20")
+    odd = {
+        **CLASSIC,
+        "3": {**CLASSIC["3"], "inputs": {**CLASSIC["3"]["inputs"], "sampler_name": "a\nb" * 1000}},
+    }
+    assert len(facts(text_of(odd))["Sampler"]) <= 200
+    assert facts(text_of(odd))["Seed"] == str(2**63)
+
+
+def test_texts_that_are_joined_to_too_much_are_left_out() -> None:
+    graph = dict(CLASSIC)
+    graph["c0"] = graphs.node("StringConcatenate", string_a="long", string_b="text", delimiter="")
+    for number in range(1, 40):
+        before = [f"c{number - 1}", 0]
+        graph[f"c{number}"] = graphs.node("StringConcatenate", string_a=before, string_b=before, delimiter="")
+    graph["6"] = graphs.node("CLIPTextEncode", text=["c39", 0], clip=["10", 1])
+    assert str(text_of(graph, "9")).startswith("Steps: 20")
