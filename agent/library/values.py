@@ -66,7 +66,7 @@ def check_value(parameter: Parameter, value: Any) -> Any:
             value = _whole(value)
             is_right = type(value) is int and _is_within(value, parameter)
         case Kind.NUMBER:
-            is_right = type(value) in (int, float) and math.isfinite(value) and _is_within(value, parameter)
+            is_right = type(value) in (int, float) and _is_finite(value) and _is_within(value, parameter)
         case Kind.CHOICE:
             # 1 and True are equal to Python, and to nobody else.
             is_right = type(value) in (str, int, float) and value in parameter.options
@@ -106,6 +106,14 @@ def _whole(value: Any) -> Any:
     """JSON knows no integers: 20.0 is one as well, as long as it is exact."""
     is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= 2**53
     return int(value) if is_whole else value
+
+
+def _is_finite(value: float) -> bool:
+    """An integer may be larger than any float, and ComfyUI makes one of it."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _is_within(value: float, parameter: Parameter) -> bool:

@@ -96,7 +96,7 @@ def _labels(text: str) -> list[dict[str, Any]]:
             found.items() if isinstance(found, dict) else [(item["label"], item["score"]) for item in found]
         )
         return [{"label": str(label), "score": float(score)} for label, score in pairs]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise InvalidModel(
             'The workflow of this model has put out no labels: they are JSON, [{"label": "cat", "score": 0.9}].'
         ) from None

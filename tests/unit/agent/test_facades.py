@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.api.facades import ALL, cloudflare_input, openai_input
+from agent.api.facades import ALL, cloudflare_answers, cloudflare_input, openai_input
 from agent.api.facades.models import BUILT_IN, Answer, Model, ModelTable
 from agent.api.facades.request import Wish, _build
 from agent.errors import AgentError, InvalidModel, InvalidParameter, ModelNotFound
@@ -122,6 +122,12 @@ def test_what_a_model_lacks_is_said() -> None:
     ):
         with pytest.raises(InvalidParameter, match=says):
             table.get(name).workflow_for(**{"has_picture": False, "has_mask": False, **sent})
+
+
+@pytest.mark.parametrize("score", ["1" * 400, '"much"', "null", "[]"])
+def test_labels_without_numbers_are_the_workflows_fault(score: str) -> None:
+    with pytest.raises(InvalidModel, match="no labels"):
+        cloudflare_answers._labels(f'[{{"label": "cat", "score": {score}}}]')
 
 
 JSON = st.recursive(

@@ -222,6 +222,7 @@ def test_unknown_types_keep_their_name() -> None:
         '{"type": "progress", "data": {"node": "1", "value": true, "max": 1}}',
         '{"type": "progress", "data": {"node": "1", "value": NaN, "max": 1}}',
         '{"type": "progress", "data": {"node": "1", "value": 1, "max": 1e999}}',
+        f'{{"type": "progress", "data": {{"node": "1", "value": 1, "max": 1{"0" * 400}}}}}',
         '{"type": "progress_state", "data": {"nodes": ["1"]}}',
         '{"type": "progress_state", "data": {"nodes": null}}',
         '{"type": "progress_state", "data": {}}',

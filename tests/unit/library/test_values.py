@@ -60,7 +60,7 @@ RIGHT = [
 WRONG = [
     *(("prompt", value) for value in (1, None, True, [], {})),
     *(("steps", value) for value in (0, 101, "5", 5.5, True, None, [5], 1e300)),
-    *(("cfg", value) for value in (-0.1, 30.5, "7", False, None)),
+    *(("cfg", value) for value in (-0.1, 30.5, "7", False, None, 10**400, -(10**400))),
     *(("flag", value) for value in (1, 0, "true", None)),
     *(("mode", value) for value in ("c", "3", True, None, [], {"a": 1})),
     *(("seed", value) for value in (-2, LARGEST + 1, 1.5, "1", True, None, 1e19)),
