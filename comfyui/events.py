@@ -297,13 +297,6 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _number(value: Any) -> Number:
     """Progress is weighed and shown, so it has to be a number that can be: custom nodes send what they like."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError("not a number")
     return value
-
-
-def _is_finite(value: Number) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer that is larger than any float
-        return False
