@@ -168,10 +168,16 @@ class PromptReview:
             async with questions:
                 return await self._find(classifier, text)
 
+        asked = [asyncio.create_task(one(text)) for text in texts]
         try:
-            answers = await asyncio.gather(*map(one, texts))
+            answers = await asyncio.gather(*asked)
         except ClassifierDown as down:
             return self._down(classifier.step, down.reason, mode)
+        finally:
+            # Of one that is down no more is asked: what still waits for it would outlive the task.
+            for question in asked:
+                question.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
         ms = round((time.perf_counter() - began) * 1000, 1)
         self._observe(classifier.step, ms)
         if found := [finding.lasting(ms) for finding in answers if finding and finding.category != NOTHING]:
