@@ -49,9 +49,13 @@ async def run(request: web.Request) -> web.Response:
 
 async def runsync(request: web.Request) -> web.StreamResponse:
     """Run a job and answer its result; after `?wait=` milliseconds how it is by then, and it goes on."""
-    wait = _wait(request)
-    job = await read_job(request)
-    return await answer_early(request, _run_and_tell(request, job, wait))
+    wait, runner = _wait(request), request.app[RUNNER]
+    job, name = await read_job(request), name_tasks(request)
+    if not runner.can_submit:  # what is not over with this request would stand still after it
+        return await answer_early(request, _run_and_tell(request, job, name or new_task_id()))
+    # Before the answer may begin: a job that was not taken has no status, which is what is looked for in a late one.
+    record = await runner.submit(job, name)
+    return await answer_early(request, _wait_and_tell(request.app, record.id, wait))
 
 
 async def status(request: web.Request) -> web.Response:
@@ -130,18 +134,13 @@ def render_error(error: AgentError, task_id: str | None = None) -> ErrorResponse
     return response
 
 
-async def _run_and_tell(request: web.Request, job: RunRequest, wait: float) -> web.Response:
-    runner, name = request.app[RUNNER], name_tasks(request)
-    if not runner.can_submit:  # what is not over with this request would stand still after it
-        task_id = name or new_task_id()
-        try:
-            await runner.run(job, task_id, is_named=True)
-        except AgentError as error:
-            if error.task_id is None:
-                raise  # it was not taken in
-        return await _tell(request.app, await request.app[BOARD].get(task_id))
-    record = await runner.submit(job, name)
-    return await _wait_and_tell(request.app, record.id, wait)
+async def _run_and_tell(request: web.Request, job: RunRequest, task_id: str) -> web.Response:
+    try:
+        await request.app[RUNNER].run(job, task_id, is_named=True)
+    except AgentError as error:
+        if error.task_id is None:
+            raise  # it was not taken in
+    return await _tell(request.app, await request.app[BOARD].get(task_id))
 
 
 async def _wait_and_tell(app: web.Application, job_id: str, wait: float) -> web.Response:

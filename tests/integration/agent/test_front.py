@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 import random
 import re
 from collections.abc import Awaitable, Callable
@@ -271,6 +272,19 @@ class TestTheFunctionFails:
         assert (await front.task("alone"))["error"]["code"] == "EngineUnreachable"
         (await front.submit(graphs.painted(), "alone-later")).error(502, "EngineUnreachable")
         assert (await front.task("alone-later"))["state"] == "failed"
+
+    async def test_job_of_runpods_that_nobody_takes_is_no_answer_without_a_status(
+        self, make_agent: MakeAgent, shared: dict[str, Any], quick_retries: None
+    ) -> None:
+        async def answer_late(_request: web.Request) -> web.Response:
+            await asyncio.sleep(0.2)  # longer than the answer waits before it begins
+            return web.Response(status=404)
+
+        async with listening(answer_late) as url:
+            front = await make_agent(role="front", engine_url=url, early_answer_seconds=0.02, **shared)
+            body = json.dumps({"input": {"workflow": graphs.painted()}}).encode()
+            answer = await front.call("POST", "/runsync", data=body)
+        assert (answer.status, answer.json["code"]) == (502, "EngineUnreachable")
 
     @pytest.mark.parametrize(
         ("status", "headers", "code", "expected"),
