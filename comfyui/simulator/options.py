@@ -30,6 +30,7 @@ class Options:
     port: int
     listen: str = "127.0.0.1"
     base_directory: Path | None = None
+    front_end_root: Path | None = None
     step_seconds: float = 0.05
     node_seconds: dict[str, float] = field(default_factory=dict)  #: by class; "" is every other class
     startup_seconds: float = 0.0
@@ -68,6 +69,7 @@ def parse_options(argv: list[str]) -> Options:
         port=args.port,
         listen=args.listen,
         base_directory=args.base_directory,
+        front_end_root=args.front_end_root,
         step_seconds=args.step_seconds,
         node_seconds=dict(args.node_seconds),
         startup_seconds=args.startup_seconds,
@@ -105,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="holds input, output, temp and models; made if missing",
     )
+    add("--front-end-root", type=_folder, metavar="DIR", help="where ComfyUI's editor lies; none is built in")
     add("--step-seconds", type=float, default=0.05, help="time of one sampler step")
     add(
         "--node-seconds",
@@ -163,6 +166,14 @@ def _parser() -> argparse.ArgumentParser:
         help="add a line for each prompt: its id, and when the worker took it and was done with it (epoch seconds)",
     )
     return parser
+
+
+def _folder(text: str) -> Path:
+    """As for ComfyUI it must be there."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return path
 
 
 def _node_seconds(text: str) -> tuple[str, float]:

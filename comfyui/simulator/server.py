@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from comfyui.simulator import NOTICE, VERSION
+from comfyui.simulator.editor import Editor
 from comfyui.simulator.faults import FaultSpecError, parse_fault
 from comfyui.simulator.files import Files
 from comfyui.simulator.origin import cors, origin_guard
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from comfyui.simulator.queue import Item, PromptQueue
 
 EMPTY_OK = 200
-PAGE = f"<!doctype html><title>ComfyUI simulator</title><p>{NOTICE}</p>"
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Server:
         guard = cors(options.cors_origin) if options.cors_origin else origin_guard()
         app = web.Application(middlewares=[guard], client_max_size=int(options.max_body_bytes))
         files = Files(self.engine.folders, self.engine.faults)
+        editor = Editor(options.front_end_root, self.engine.folders)
         get: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
             "/prompt": self.get_prompt,
             "/queue": self.get_queue,
@@ -68,11 +69,12 @@ class Server:
         for prefix in ("", "/api"):
             app.add_routes([web.get(prefix + path, handler) for path, handler in get.items()])
             app.add_routes([web.post(prefix + path, handler) for path, handler in post.items()])
+            app.add_routes(editor.routes(prefix))
         app.add_routes(
             [web.get("/simulator/faults", self.get_faults), web.post("/simulator/faults", self.set_faults)]
         )
-        # Upstream the front end's files answer every other GET, so a POST elsewhere is 405 and not 404.
-        app.add_routes([web.get("/", self.page), web.get("/{path:.*}", self.not_found)])
+        # Any other GET asks for one of the editor's files, so a POST elsewhere is 405 and not 404.
+        app.add_routes([web.get("/", editor.page), web.get("/{path:.*}", editor.file)])
         return app
 
     async def post_prompt(self, request: web.Request) -> web.Response:
@@ -220,12 +222,6 @@ class Server:
             return web.json_response({"error": str(exc)}, status=400)
         self.engine.faults.replace(faults)
         return await self.get_faults(request)
-
-    async def page(self, _request: web.Request) -> web.Response:
-        return web.Response(text=PAGE, content_type="text/html")
-
-    async def not_found(self, _request: web.Request) -> web.Response:
-        return web.Response(status=404, content_type="application/octet-stream")
 
 
 def queue_info(queue: PromptQueue) -> dict[str, Any]:
