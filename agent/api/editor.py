@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import to_json
 
-from agent.api import pages, passing
+from agent.api import editor_jobs, pages, passing
 from agent.api.editor_socket import CLIENT_ID, open_socket
 from agent.api.keys import API_KEYS, DESK, LABELLER, PASSAGE
 from agent.api.parse import check_task_id, parse_object, parse_run_request, read_body
@@ -290,6 +290,7 @@ OURS: tuple[tuple[str, str, Handler], ...] = (
 def routes() -> list[web.RouteDef]:
     """Every route of ComfyUI's own clients."""
     found = [web.route(method, path, handler) for method, path, handler in OURS]
+    found += editor_jobs.routes("/api") + editor_jobs.routes(f"{BASE}/api")
     found += passing.routes([name for name in HARMLESS if name != "/view"])
     for base in (f"{BASE}/api", BASE):
         found += [web.route(method, f"{base}{path}", handler) for method, path, handler in OURS]

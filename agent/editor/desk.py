@@ -147,6 +147,10 @@ class Desk:
         """How many prompts run or wait."""
         return sum(not prompt.record.state.is_final for prompt in self._prompts.values())
 
+    def prompts(self) -> list[Prompt]:
+        """All that are known, in the order in which they came, those that are over in that of their ends."""
+        return list(self._prompts.values())
+
     def listed(self) -> dict[str, list[Any]]:
         """GET /queue."""
         shown: dict[str, list[Any]] = {"queue_running": [], "queue_pending": []}
@@ -174,16 +178,18 @@ class Desk:
             if prompt.record.state.is_final and (prompt_ids is None or prompt.id in prompt_ids):
                 self._drop(prompt)
 
-    async def cancel(self, *, running: bool, prompt_ids: list[str] | None) -> None:
-        """Cancel prompts of ComfyUI's clients that run, or those that wait; None: all of them. Nobody else's tasks."""
+    async def cancel(self, *, running: bool | None, prompt_ids: list[str] | None) -> bool:
+        """Cancel prompts of ComfyUI's clients that run, or those that wait; None: both. `prompt_ids` None: all of them.
+        Nobody else's tasks. Says whether there were any."""
         chosen = [
             prompt.id
             for prompt in self._prompts.values()
             if not prompt.record.state.is_final
-            and (prompt.record.state is State.RUNNING) is running
+            and (running is None or (prompt.record.state is State.RUNNING) is running)
             and (prompt_ids is None or prompt.id in prompt_ids)
         ]
         await asyncio.gather(*map(self._runner.cancel, chosen))
+        return bool(chosen)
 
     async def file(self, place: Place) -> tuple[Output, bytes | str] | None:
         """A file of a prompt that is over, as it was delivered; None: it is none of theirs."""
