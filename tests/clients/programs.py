@@ -40,6 +40,13 @@ def node(package: str) -> str:
     return found
 
 
+def front_end() -> Path:
+    """The folder of ComfyUI's editor."""
+    for found in CLIENTS.glob("lib/python3*/site-packages/comfyui_frontend_package/static"):
+        return found
+    pytest.skip(f"comfyui-frontend-package is not in {CLIENTS}: `make test` installs it")
+
+
 async def run(*argv: str, home: Path, stdin: str = "") -> Ran:
     """Run a program as somebody who has nothing else on his machine, `home` being his folder."""
     process = await asyncio.create_subprocess_exec(
