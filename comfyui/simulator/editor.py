@@ -28,6 +28,7 @@ class Editor:
         self._root = None if root is None else root.absolute()
         self._folders = folders
         self._user = folders.base / "user" / "default"
+        self._user.mkdir(parents=True, exist_ok=True)
 
     def routes(self, prefix: str) -> list[web.RouteDef]:
         return [
@@ -61,7 +62,7 @@ class Editor:
         return web.FileResponse(path)
 
     async def users(self, _request: web.Request) -> web.Response:
-        return web.json_response({"storage": "server", "migrated": self._user.exists()})
+        return web.json_response({"storage": "server", "migrated": True})
 
     async def settings(self, _request: web.Request) -> web.Response:
         return web.json_response(self._settings())
@@ -162,7 +163,6 @@ class Editor:
         return found
 
     def _save(self, settings: dict[str, Any]) -> None:
-        self._user.mkdir(parents=True, exist_ok=True)
         (self._user / "comfy.settings.json").write_text(json.dumps(settings, indent=4))
 
 

@@ -167,15 +167,13 @@ RED, GREEN, BLUE, YELLOW = map(picture, ("red", "green", "blue", "yellow"))
 FRONT_END = frozenset(
     {
         "/",
-        "/users",
-        "/settings",
         "/internal/folder_paths",
         "/internal/files/output",
         "/experiment/models",
         "/view_metadata/checkpoints",
     }
 )
-"""Routes for ComfyUI's own pages, which the simulator does not have."""
+"""Routes for ComfyUI's own pages that the simulator does not have; of the folders of models it names one of each kind."""
 
 
 def own_system(path: str, recorded: Any, actual: Any) -> Any:
