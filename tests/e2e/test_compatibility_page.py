@@ -16,7 +16,7 @@ from openai.types.image_generate_params import ImageGenerateParamsBase
 from PIL import Image
 from pydantic import TypeAdapter
 
-from agent.api import editor
+from agent.api import editor, editor_jobs
 from agent.api.facades import (
     ALL,
     automatic1111_input,
@@ -103,7 +103,11 @@ def test_page_lists_each_route_of_its_facades() -> None:
 
 
 def routes_of_comfyui() -> set[str]:
-    return {f"{method} {path.replace('{prompt_id}', 'ID')}" for method, path, _ in editor.OURS}
+    routes = [
+        *editor.OURS,
+        *((method, f"/api{path}", handler) for method, path, handler in editor_jobs.ROUTES),
+    ]
+    return {f"{method} {re.sub('{[^}]*}', 'ID', path)}" for method, path, _ in routes}
 
 
 def test_page_lists_each_route_of_comfyui_that_is_answered() -> None:
