@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -70,6 +71,9 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+#: The origin of a page: scheme, host, and its port where that is not the usual one; in lower case.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@\\]+")
+
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
@@ -81,6 +85,16 @@ def _split_keys(value: Any) -> Any:
     if value and not keys:
         raise ValueError("there is no key in it, and without one the API would be open")
     return keys
+
+
+def _check_origins(origins: list[str]) -> list[str]:
+    """As a browser sends them: another spelling would never be the same."""
+    for origin in origins:
+        if origin not in ("*", "null") and not ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"{origin} is no origin; write it as https://host or http://host:port, without a path"
+            )
+    return origins
 
 
 def _check_routes(names: list[str]) -> list[str]:
@@ -119,7 +133,7 @@ class CoreSettings(SettingsGroup):
     api_keys_file: str | None = Field(
         None, description="A file with further keys, one a line; # begins a comment."
     )
-    cors_origins: WordList = Field(
+    cors_origins: Annotated[WordList, AfterValidator(_check_origins)] = Field(
         default_factory=list,
         description="Comma-separated origins whose pages may call the API. None: no other.",
     )

@@ -190,6 +190,20 @@ def test_a_wrong_value_is_an_error_that_names_the_setting(load: Load, name: str,
         ("AGENT_ROLE", "boss", "AGENT_ROLE must be all, engine or front"),
         ("AGENT_LOG_LEVEL", "loud", "AGENT_LOG_LEVEL must be debug, info, warning or error"),
         ("COMFYUI_URL", "ftp://x", "COMFYUI_URL: write it as http://host:port"),
+        *(
+            (
+                "AGENT_CORS_ORIGINS",
+                f"https://a.example, {wrong}",
+                f"AGENT_CORS_ORIGINS: {wrong} is no origin; write it as https://host or http://host:port, without a path",
+            )
+            for wrong in (
+                "https://b.example/",
+                "b.example",
+                "https://B.example",
+                "http://u@b",
+                "https://b/page",
+            )
+        ),
         (
             "AGENT_API_KEYS",
             ",",
@@ -272,6 +286,18 @@ def test_secrets_do_not_show_in_errors(load: Load) -> None:
     assert "p4ssw0rd" not in str(wrong.value)
     assert wrong.value.__cause__ is None
     assert "AGENT_PORT" in str(wrong.value)
+
+
+def test_origins_are_those_that_browsers_send(load: Load) -> None:
+    origins = [
+        "https://a.example",
+        "http://localhost:5173",
+        "http://[::1]:80",
+        "capacitor://localhost",
+        "null",
+        "*",
+    ]
+    assert load({"AGENT_CORS_ORIGINS": ",".join(origins)}).cors_origins == origins
 
 
 def test_settings_cannot_be_changed(load: Load) -> None:
