@@ -17,6 +17,7 @@ from agent.labels.labeller import Labeller
 from agent.outputs.collect import media_type_of
 from agent.service import Delivery, Forwarded
 from agent.tasks.board import TaskBoard
+from agent.tasks.record import Output, TaskRecord
 
 JSON = "application/json"
 
@@ -123,14 +124,13 @@ async def _first_picture(
 ) -> tuple[str, bytes | str]:
     """Its media type, and its bytes or where they are."""
     if isinstance(delivery, Forwarded):
-        if (found := await asyncio.to_thread(_find_in_body, delivery.body, nodes)) is not None:
+        if (found := await asyncio.to_thread(_first_in_body, delivery.body, nodes)) is not None:
             return found
         delivery = Delivery(await board.get(delivery.task_id), [])
-    outputs = [o for o in delivery.record.outputs if o.media_type.startswith("image/")]
-    ranked = [o for node in nodes for o in outputs if o.node_id == node] if nodes else outputs
-    if not ranked:
+    chosen = chosen_pictures(delivery.record, nodes)
+    if not chosen:
         raise NoPicture(task_id=delivery.task_id)
-    first = ranked[0]
+    first = chosen[0]
     data = delivery.outputs[first.index] if delivery.outputs else None
     if data is not None:
         return first.media_type, data
@@ -141,9 +141,17 @@ async def _first_picture(
         raise
 
 
-def _find_in_body(body: bytes, nodes: Sequence[str]) -> tuple[str, bytes] | None:
-    """The first picture in another agent's progress map; None where it is not there as base64."""
+def chosen_pictures(record: TaskRecord, nodes: Sequence[str]) -> list[Output]:
+    """The pictures that a task has made, in the order of these nodes (none: of all)."""
+    outputs = [output for output in record.outputs if output.media_type.startswith("image/")]
+    return [o for node in nodes for o in outputs if o.node_id == node] if nodes else outputs
+
+
+def pictures_in_body(body: bytes, nodes: Sequence[str]) -> list[tuple[str, str]] | None:
+    """Media type and base64 of the pictures in another agent's progress map, in the order of these nodes (none: of
+    all); None where they are not there. Takes a while."""
     progress = from_json(body)
+    found = []
     for node in nodes or progress:
         entry = progress.get(node, {})
         images, results = entry.get("images") or [], entry.get("results") or []
@@ -152,8 +160,13 @@ def _find_in_body(body: bytes, nodes: Sequence[str]) -> tuple[str, bytes] | None
         for image, result in zip(images, results, strict=True):
             media_type = media_type_of(image["filename"])
             if media_type.startswith("image/"):
-                return media_type, pybase64.b64decode(result)
-    return None
+                found.append((media_type, result))
+    return found
+
+
+def _first_in_body(body: bytes, nodes: Sequence[str]) -> tuple[str, bytes] | None:
+    found = pictures_in_body(body, nodes)
+    return (found[0][0], pybase64.b64decode(found[0][1])) if found else None
 
 
 def _quality(parameters: list[str]) -> float:

@@ -13,13 +13,12 @@ from aiohttp import web
 from pydantic_core import from_json
 
 from agent.api.keys import BOARD, LABELLER
-from agent.api.picture import FORMATS, convert
+from agent.api.picture import FORMATS, chosen_pictures, convert, pictures_in_body
 from agent.api.render import progress_map
 from agent.errors import AgentError, AnswerTooLarge, InvalidModel, StoreUnavailable
-from agent.outputs.collect import media_type_of
 from agent.service import Delivery, Forwarded
 from agent.tasks.board import TaskBoard
-from agent.tasks.record import Output, TaskRecord
+from agent.tasks.record import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ async def links_of(app: web.Application, nodes: Sequence[str], delivery: Deliver
     board = app[BOARD]
     record = delivery.record if isinstance(delivery, Delivery) else await board.get(delivery.task_id)
     links = await board.links(record)
-    found = [links.get(output.index, output.url) for output in _chosen(record, nodes)]
+    found = [links.get(output.index, output.url) for output in chosen_pictures(record, nodes)]
     if not found:
         raise InvalidModel("The workflow of this model has made no picture.")
     return found
@@ -99,13 +98,7 @@ async def _pictures(board: TaskBoard, nodes: Sequence[str], delivery: Delivery |
         if (found := await asyncio.to_thread(_in_body, delivery.body, nodes)) is not None:
             return found
         delivery = Delivery(await board.get(delivery.task_id), [])
-    return [await _picture(board, delivery, output) for output in _chosen(delivery.record, nodes)]
-
-
-def _chosen(record: TaskRecord, nodes: Sequence[str]) -> list[Output]:
-    """The pictures that count, in the order of these nodes."""
-    outputs = [output for output in record.outputs if output.media_type.startswith("image/")]
-    return [o for node in nodes for o in outputs if o.node_id == node] if nodes else outputs
+    return [await _picture(board, delivery, output) for output in chosen_pictures(delivery.record, nodes)]
 
 
 async def _picture(board: TaskBoard, delivery: Delivery, output: Output) -> Picture:
@@ -117,19 +110,10 @@ async def _picture(board: TaskBoard, delivery: Delivery, output: Output) -> Pict
 
 
 def _in_body(body: bytes, nodes: Sequence[str]) -> list[Picture] | None:
-    """The pictures in another agent's progress map; None where they are not there as base64."""
-    progress = from_json(body)
-    found = []
-    for node in nodes or progress:
-        entry = progress.get(node, {})
-        images, results = entry.get("images") or [], entry.get("results") or []
-        if len(images) != len(results):
-            return None
-        for image, result in zip(images, results, strict=True):
-            media_type = media_type_of(image["filename"])
-            if media_type.startswith("image/"):
-                found.append(Picture(media_type, pybase64.b64decode(result)))
-    return found
+    found = pictures_in_body(body, nodes)
+    if found is None:
+        return None
+    return [Picture(media_type, pybase64.b64decode(data)) for media_type, data in found]
 
 
 async def _progress(delivery: Delivery | Forwarded) -> dict[str, dict[str, Any]]:
