@@ -64,13 +64,79 @@ class InternalError(AgentError):
     """The agent failed in a way nobody foresaw. Its log has the traceback; please report it."""
 
 
-# The caller's request.
+# The request.
+
+
+class InvalidRequest(AgentError):
+    """The request is not valid HTTP for this route."""
+
+    status = 400
 
 
 class InvalidJson(AgentError):
     """The body is not JSON. Send the workflow as application/json."""
 
     status = 400
+
+
+class InvalidQuery(AgentError):
+    """A query parameter has a wrong value."""
+
+    status = 400
+
+
+class BodyTooLarge(AgentError):
+    """The request body is larger than this server accepts. Send input images as URLs."""
+
+    status = 413
+
+
+class AsyncBodyTooLarge(AgentError):
+    """An asynchronous request may not be this large. Send it synchronously, or send input files as URLs."""
+
+    status = 413
+
+
+class BodyTooSlow(AgentError):
+    """The request body did not arrive in time. Send input images as URLs, or try again."""
+
+    status = 408
+
+
+class NotFound(AgentError):
+    """There is no such route."""
+
+    status = 404
+
+
+class MethodNotAllowed(AgentError):
+    """This route does not take this method."""
+
+    status = 405
+
+
+# Who may ask.
+
+
+class Unauthorized(AgentError):
+    """An API key is needed: send it as X-Api-Key, or as Authorization: Bearer."""
+
+    status = 401
+
+
+class OriginNotAllowed(AgentError):
+    """Pages of this origin may not call this server. AGENT_CORS_ORIGINS lists those that may."""
+
+    status = 403
+
+
+class HookNotAllowed(AgentError):
+    """This route is for the platform, and for programs on this machine that have an API key where keys are set."""
+
+    status = 403
+
+
+# The workflow, and what stands beside it.
 
 
 class InvalidWorkflow(AgentError):
@@ -85,29 +151,31 @@ class WorkflowTooLarge(AgentError):
     status = 413
 
 
-class InvalidOptions(AgentError):
-    """An option beside the workflow has a wrong value."""
-
-    status = 400
-
-
-class SocketNeeded(AgentError):
-    """Behind a platform that freezes idle instances, a prompt of ComfyUI's clients runs only while its client's
-    WebSocket is open. Connect to /ws with the same clientId first, or use POST /api/run."""
-
-    status = 409
-
-
 class UnknownNodeClass(AgentError):
     """The workflow uses a node class that this ComfyUI does not have. Install the custom node it comes from."""
 
     status = 400
 
 
+class NodeNotAllowed(AgentError):
+    """This server does not run nodes of this class. AGENT_NODES_ALLOW and AGENT_NODES_DENY decide."""
+
+    status = 403
+
+
 class WorkflowRejected(AgentError):
     """ComfyUI refused the workflow; `node_errors` says which node and input."""
 
     status = 400
+
+
+class InvalidOptions(AgentError):
+    """An option beside the workflow has a wrong value."""
+
+    status = 400
+
+
+# Its input files.
 
 
 class InvalidInput(AgentError):
@@ -134,94 +202,7 @@ class InputTooLarge(AgentError):
     status = 413
 
 
-class BodyTooLarge(AgentError):
-    """The request body is larger than this server accepts. Send input images as URLs."""
-
-    status = 413
-
-
-class AsyncBodyTooLarge(AgentError):
-    """An asynchronous request may not be this large. Send it synchronously, or send input files as URLs."""
-
-    status = 413
-
-
-class BodyTooSlow(AgentError):
-    """The request body did not arrive in time. Send input images as URLs, or try again."""
-
-    status = 408
-
-
-class AnswerTooLarge(AgentError):
-    """The answer is larger than this server may send. Ask for a smaller batch or for "outputs": "url"."""
-
-    status = 413
-
-
-class InvalidTaskId(AgentError):
-    """A task-id is 1 to 128 of A-Z a-z 0-9 . _ : - and begins with a letter, a digit or an underscore."""
-
-    status = 400
-
-
-class InvalidQuery(AgentError):
-    """A query parameter has a wrong value."""
-
-    status = 400
-
-
-class TaskConflict(AgentError):
-    """This task-id belongs to another workflow. Choose a new task-id for a new workflow."""
-
-    status = 409
-
-
-class NodeNotAllowed(AgentError):
-    """This server does not run nodes of this class. AGENT_NODES_ALLOW and AGENT_NODES_DENY decide."""
-
-    status = 403
-
-
-class HookNotAllowed(AgentError):
-    """This route is for the platform, and for programs on this machine that have an API key where keys are set."""
-
-    status = 403
-
-
-class Unauthorized(AgentError):
-    """An API key is needed: send it as X-Api-Key, or as Authorization: Bearer."""
-
-    status = 401
-
-
-class OriginNotAllowed(AgentError):
-    """Pages of this origin may not call this server. AGENT_CORS_ORIGINS lists those that may."""
-
-    status = 403
-
-
-class InvalidRequest(AgentError):
-    """The request is not valid HTTP for this route."""
-
-    status = 400
-
-
-class NotFound(AgentError):
-    """There is no such route."""
-
-    status = 404
-
-
-class MethodNotAllowed(AgentError):
-    """This route does not take this method."""
-
-    status = 405
-
-
-class TaskNotFound(AgentError):
-    """No task has this id, or it is older than this server keeps tasks."""
-
-    status = 404
+# Named workflows, and models of other APIs.
 
 
 class WorkflowNotFound(AgentError):
@@ -236,6 +217,10 @@ class InvalidParameter(AgentError):
     status = 422
 
 
+class InvalidManifest(AgentError):
+    """The manifest of this workflow is wrong, so it cannot be run. `comfyui-agent workflow check` says where."""
+
+
 class ModelNotFound(AgentError):
     """No model has this name. The built-in table (docs/compatibility.md) and AGENT_MODELS say which there are."""
 
@@ -246,21 +231,32 @@ class InvalidModel(AgentError):
     """The table of models leads to a workflow that does not fit what is asked of it. AGENT_MODELS may name another."""
 
 
-class InvalidManifest(AgentError):
-    """The manifest of this workflow is wrong, so it cannot be run. `comfyui-agent workflow check` says where."""
+# Tasks by their ids, and answers.
 
 
-class PictureTypeUnknown(AgentError):
-    """No picture can be answered as what Accept asks for. Ask for image/png, image/jpeg, image/webp, image/* or
-    application/json."""
+class InvalidTaskId(AgentError):
+    """A task-id is 1 to 128 of A-Z a-z 0-9 . _ : - and begins with a letter, a digit or an underscore."""
 
-    status = 406
+    status = 400
 
 
-class NoPicture(AgentError):
-    """The workflow has succeeded, but made no picture to answer with. Ask for application/json, or for its outputs."""
+class TaskConflict(AgentError):
+    """This task-id belongs to another workflow. Choose a new task-id for a new workflow."""
 
-    status = 406
+    status = 409
+
+
+class TaskNotFound(AgentError):
+    """No task has this id, or it is older than this server keeps tasks."""
+
+    status = 404
+
+
+class SocketNeeded(AgentError):
+    """Behind a platform that freezes idle instances, a prompt of ComfyUI's clients runs only while its client's
+    WebSocket is open. Connect to /ws with the same clientId first, or use POST /api/run."""
+
+    status = 409
 
 
 class OutputNotFound(AgentError):
@@ -279,6 +275,25 @@ class RangeNotSatisfiable(AgentError):
     """The output does not have the bytes that the Range header asks for."""
 
     status = 416
+
+
+class PictureTypeUnknown(AgentError):
+    """No picture can be answered as what Accept asks for. Ask for image/png, image/jpeg, image/webp, image/* or
+    application/json."""
+
+    status = 406
+
+
+class NoPicture(AgentError):
+    """The workflow has succeeded, but made no picture to answer with. Ask for application/json, or for its outputs."""
+
+    status = 406
+
+
+class AnswerTooLarge(AgentError):
+    """The answer is larger than this server may send. Ask for a smaller batch or for "outputs": "url"."""
+
+    status = 413
 
 
 # Busy, not ready.
