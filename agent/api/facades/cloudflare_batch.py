@@ -11,20 +11,30 @@ import uuid
 from typing import Any
 
 from aiohttp import web
+from pydantic_core import to_json
 
 from agent.api.facades.answering import blame
 from agent.api.facades.cloudflare_answers import describe, result_of, success
 from agent.api.facades.cloudflare_input import prepare_input
 from agent.api.facades.models import Model
-from agent.api.facades.results import check_size
 from agent.api.keys import BOARD, LIBRARY, RUNNER
 from agent.api.render import json_response
-from agent.errors import AgentError, InvalidParameter, InvalidRequest, TaskNotFound, WorkflowNotFound
+from agent.errors import (
+    AgentError,
+    AnswerTooLarge,
+    InvalidParameter,
+    InvalidRequest,
+    TaskNotFound,
+    WorkflowNotFound,
+)
 from agent.service import Delivery
 from agent.tasks.record import State, TaskRecord
 
 #: Most requests of one batch.
 MOST_REQUESTS = 100
+
+#: An error takes about so many bytes of an answer.
+ERROR_BYTES = 500
 
 #: The id of a batch says how many tasks it has.
 BATCH_ID = re.compile(r"batch-([1-9][0-9]{0,2})-[0-9a-f]{32}")
@@ -71,21 +81,38 @@ async def tell_batch(request: web.Request, model: Model, data: dict[str, Any]) -
     if not all(record.state.is_final for record in records):
         is_queued = all(record.state is State.QUEUED for record in records)
         return json_response(success(_pending(request, batch, "queued" if is_queued else "running")))
-    responses = [await _response(request, model, index, record) for index, record in enumerate(records)]
-    answer = json_response(success({"responses": responses}))
-    check_size(request.app, answer.content_length or 0)
-    return answer
+    room = board.answer_limit
+    if room is not None:  # for what stands there where results do not
+        room = max(0, room - ERROR_BYTES * len(records))
+    responses: list[bytes] = []
+    for index, record in enumerate(records):
+        responses.append(await _response(request, model, index, record, room))
+        room = None if room is None else max(0, room - len(responses[-1]))
+    before, after = to_json(success({"responses": []})).split(b"[]", 1)
+    body = b"".join((before, b"[", b",".join(responses), b"]", after))
+    return web.Response(body=body, content_type="application/json")
 
 
-async def _response(request: web.Request, model: Model, index: int, record: TaskRecord) -> dict[str, Any]:
+async def _response(
+    request: web.Request, model: Model, index: int, record: TaskRecord, room: int | None
+) -> bytes:
+    """One request's result or error as JSON. A result of more bytes than there is room for is an error that says where
+    it lies: a platform would cut the answer off, and none of them would be had."""
     try:
         if record.error is not None:
             raise blame(AgentError.from_dict(record.error, record.id))
         delivery = Delivery(record, await request.app[BOARD].outputs(record.id))
         result = await result_of(request.app, model, await _nodes(request, record), delivery)
+        told = await asyncio.to_thread(to_json, {"id": index, "success": True, "result": result})
+        if room is None or len(told) <= room:
+            return told
+        raise AnswerTooLarge(
+            f"The results of this batch are too large for one answer. Fetch this one from "
+            f"/api/tasks/{record.id}/outputs/0, or send smaller batches.",
+            task_id=record.id,
+        )
     except AgentError as error:
-        return {"id": index, "success": False, "errors": [describe(error)]}
-    return {"id": index, "success": True, "result": result}
+        return to_json({"id": index, "success": False, "errors": [describe(error)]})
 
 
 async def _nodes(request: web.Request, record: TaskRecord) -> list[str]:

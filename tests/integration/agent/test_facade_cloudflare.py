@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,24 @@ async def test_a_batch_tells_of_its_failures(shelved: Agent) -> None:
     (failed,) = await poll(shelved, "fails-late", queued["request_id"])
     assert (failed["id"], failed["success"]) == (0, False)
     assert "raised on purpose" in failed["errors"][0]["message"]
+
+
+async def test_results_that_do_not_fit_into_a_batchs_answer_are_said_to_lie_elsewhere(
+    make_agent: MakeAgent,
+) -> None:
+    agent = await make_agent(max_answer_bytes=20_000)
+    size = {"width": 64, "height": 64, "num_steps": 1}
+    prompts = [f"cat {number}" for number in range(12)]
+    queued = result_of(await queue(agent, SDXL, {"requests": [{"prompt": p, **size} for p in prompts]}))
+    responses = await poll(agent, SDXL, queued["request_id"])
+    fits = [item["success"] for item in responses]
+    assert fits[0]
+    assert not fits[-1]
+    (error,) = responses[-1]["errors"]
+    place = re.search(r"/api/tasks/batch-12-\w+-12/outputs/0", error["message"])
+    assert (error["code"], place is not None) == (3006, True)
+    assert place
+    assert graph_of((await agent.get(place[0])).body)["6"]["inputs"]["text"] == "cat 11"
 
 
 async def test_a_batch_that_has_no_room_leaves_nothing_behind(make_agent: MakeAgent, tmp_path: Path) -> None:
