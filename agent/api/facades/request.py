@@ -159,7 +159,7 @@ def _roles(named: NamedWorkflow, wish: Wish) -> dict[str, Any]:
     if size is not None and "megapixels" not in given and "width" in given and "height" in given:
         # A picture that is changed keeps its shape: how large it becomes is all that is left to say.
         low, high = size.limits
-        wanted = round(given["width"] * given["height"] / MEGAPIXEL, 3)
+        wanted = given["width"] * given["height"] / MEGAPIXEL  # exact: one pixel less would cost eight
         given["megapixels"] = min(max(wanted, low or 0), wanted if high is None else high)
     return given
 

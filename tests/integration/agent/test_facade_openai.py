@@ -167,7 +167,7 @@ async def test_an_edit_takes_the_picture_along(agent: Agent, client: openai.Asyn
         answer = await client.images.edit(image=image, **how)
         graph = graph_of(*pictures_of(answer))
         assert graph["6"]["inputs"]["text"] == "a lion"
-        assert graph["11"]["inputs"]["megapixels"] == 0.062  # of 256x256
+        assert graph["11"]["inputs"]["megapixels"] == 0.0625  # of 256x256
     body = {**how, "images": [{"image_url": f"data:image/png;base64,{b64(photo)}"}]}
     posted = await agent.call("POST", "/v1/images/edits", json=body)
     assert graph_of(unb64(posted.ok()["data"][0]["b64_json"]))["6"]["inputs"]["text"] == "a lion"
