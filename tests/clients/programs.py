@@ -32,12 +32,18 @@ def python_client(program: str) -> str:
     return str(found)
 
 
+def node_package(name: str) -> Path:
+    """The folder of a package for JavaScript."""
+    found = CLIENTS / "node_modules" / name
+    if not found.exists():
+        pytest.skip(f"{found} is not there: `make test` installs it where there is npm")
+    return found
+
+
 def node(package: str) -> str:
     """The interpreter for programs that use this package."""
-    found = shutil.which("node")
-    if found is None or not (CLIENTS / "node_modules" / package).exists():
-        pytest.skip(f"{package} is not in {CLIENTS}: `make test` installs it where there is npm")
-    return found
+    node_package(package)
+    return shutil.which("node") or pytest.skip("there is no node")
 
 
 def front_end() -> Path:
