@@ -26,7 +26,7 @@ def blurred(data: bytes) -> bytes:
     with open_picture(data) as picture:
         kind = picture.format or "PNG"
     with closing(frames(data)) as shown:
-        first = next(shown)
+        first = next(shown).frame
     width, height = first.size
     scale = DETAIL / max(width, height)
     small = first.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BOX)

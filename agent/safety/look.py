@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from agent.safety.failed_images import Failure, Limits, find_failure
-from agent.safety.picture import frames, hidden, shrink
+from agent.safety.picture import frames, shrink
 
 #: Longest side of what classifiers are sent, in pixels. Those of the usual models see less.
 VIEW_SIDE = 1024
@@ -30,15 +30,13 @@ def look_at(data: bytes, limits: Limits | None, *, wants_views: bool, most_pixel
     Unreadable."""
     ms, failures, views = 0.0, [], []
     began = time.perf_counter()
-    for frame in frames(data, most_pixels):  # one at a time is in memory in full size
+    for frame, under in frames(data, most_pixels):  # one at a time is in memory in full size
         if limits is not None:
             failures.append(find_failure(frame, limits))
         ms += (time.perf_counter() - began) * 1000
         if wants_views:
-            views.append(shrink(frame, VIEW_SIDE))
+            views += [shrink(view, VIEW_SIDE) for view in (frame, under) if view is not None]
         began = time.perf_counter()
     # An animation that begins in the dark has not failed: all of it must have.
     failure = failures[0] if failures and all(failures) else None
-    if wants_views:
-        views += [shrink(layer, VIEW_SIDE) for layer in hidden(data, most_pixels)]
     return Look(failure, round(ms, 1), views)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Generator
+from typing import NamedTuple
 
 from PIL import (
     AvifImagePlugin,
@@ -72,33 +73,35 @@ def count_frames(picture: ImageFile.ImageFile, most_pixels: int | None = None) -
     return count
 
 
-def frames(data: bytes, most_pixels: int | None = None) -> Generator[Image.Image]:
-    """The picture in RGB; of an animation some frames, spread over it, one after the other. Raises Unreadable,
+class Shown(NamedTuple):
+    """A frame in RGB as it is seen; and what lies under its transparent pixels, which whoever takes the alpha channel
+    off sees. None where nothing is transparent."""
+
+    frame: Image.Image
+    under: Image.Image | None
+
+
+def frames(data: bytes, most_pixels: int | None = None) -> Generator[Shown]:
+    """The picture; of an animation some frames, spread over it, one after the other. Raises Unreadable,
     TooManyPixels."""
     with open_picture(data, most_pixels) as picture:
         try:
             last = count_frames(picture, most_pixels) - 1
             for index in sorted({round(step * last / (MOST_FRAMES - 1)) for step in range(MOST_FRAMES)}):
                 picture.seek(index)
-                yield to_rgb(picture)
+                yield Shown(to_rgb(picture), _under(picture))
         except Unreadable:
             raise
         except Exception as exc:
             raise Unreadable from exc
 
 
-def hidden(data: bytes, most_pixels: int | None = None) -> list[Image.Image]:
-    """What lies under the transparent pixels of a picture, in RGB: whoever takes the alpha channel off sees it. Empty
-    where nothing is transparent. Raises Unreadable, TooManyPixels."""
-    with open_picture(data, most_pixels) as picture:
-        try:
-            if not picture.has_transparency_data:
-                return []
-            layer = picture.convert("RGBA")
-            is_opaque = layer.getchannel("A").getextrema() == (255, 255)
-            return [] if is_opaque else [layer.convert("RGB")]
-        except Exception as exc:
-            raise Unreadable from exc
+def _under(picture: Image.Image) -> Image.Image | None:
+    if not picture.has_transparency_data:
+        return None
+    layer = picture.convert("RGBA")
+    is_opaque = layer.getchannel("A").getextrema() == (255, 255)
+    return None if is_opaque else layer.convert("RGB")
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
