@@ -6,12 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Self
 
-#: So much is unpacked of one compressed text.
-LONGEST_TEXT = 16 * 2**20
+#: So much is unpacked of one compressed text, and of all of a file that have to be read.
+LONGEST_TEXT, ALL_TEXTS = 16 * 2**20, 64 * 2**20
+
+#: Files of more parts are refused: a PNG of a gigabyte has so many of libpng's usual 8 KB, and parts of no length at
+#: all can be had by the million.
+MOST_PARTS = 130_000
 
 
 class BrokenPicture(ValueError):
     """The bytes are not what their format says."""
+
+
+def check_parts(count: int) -> None:
+    """Raises BrokenPicture for a file of more than MOST_PARTS."""
+    if count > MOST_PARTS:
+        raise BrokenPicture(f"it has more than {MOST_PARTS} parts")
 
 
 class DoesNotFit(ValueError):

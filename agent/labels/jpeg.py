@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import ClassVar, Self
 
-from agent.labels.container import BrokenPicture, Container, DoesNotFit
+from agent.labels.container import BrokenPicture, Container, DoesNotFit, check_parts
 
 START, APP0, APP1, APP2, APP11, APP14, COMMENT, SCAN = 0xD8, 0xE0, 0xE1, 0xE2, 0xEB, 0xEE, 0xFE, 0xDA
 
@@ -57,6 +57,7 @@ class JpegFile(Container):
             if marker in (0x00, 0x01, *range(0xD0, 0xDA)) or length < 2 or at + 2 + length > len(view):
                 raise BrokenPicture("the JPEG ends within a segment")
             segments.append(view[at : at + 2 + length])
+            check_parts(len(segments))
             at += 2 + length
         found = cls(segments, view[at:])
         _ = found.size

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import ClassVar, Self
 
-from agent.labels.container import LONGEST_TEXT, BrokenPicture, Container
+from agent.labels.container import ALL_TEXTS, LONGEST_TEXT, BrokenPicture, Container, check_parts
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = "XML:com.adobe.xmp"
@@ -49,6 +49,7 @@ class PngFile(Container):
             if end > len(view):
                 raise BrokenPicture("the PNG ends within a chunk")
             chunks.append(view[at:end])
+            check_parts(len(chunks))
             at = end
         if _kind(chunks[0]) != b"IHDR" or len(chunks[0]) != AROUND + 13:
             raise BrokenPicture("the PNG has no header")
@@ -108,11 +109,15 @@ class PngFile(Container):
             self._insert(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode(errors="replace"))
 
     def remove_texts(self, is_unwanted: Callable[[str, str], bool]) -> None:
-        unwanted = {
-            index
-            for index, keyword, text in self._texts()
-            if keyword != XMP_KEYWORD and is_unwanted(keyword, text())
-        }
+        unwanted: set[int] = set()
+        left = ALL_TEXTS
+        for index, keyword, text in self._texts():
+            if keyword == XMP_KEYWORD:
+                continue
+            found = text() if left > 0 else ""
+            left -= len(found)
+            if left <= 0 or is_unwanted(keyword, found):  # what nobody has read may be one of them
+                unwanted.add(index)
         kept = [chunk for index, chunk in enumerate(self.chunks) if index not in unwanted]
         self.chunks = [chunk for chunk in kept if _kind(chunk) != COMFYUI]
 

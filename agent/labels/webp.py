@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Self
 
-from agent.labels.container import BrokenPicture, Container
+from agent.labels.container import BrokenPicture, Container, check_parts
 
 HAS_ICC, HAS_ALPHA, HAS_EXIF, HAS_XMP, IS_ANIMATED = 0x20, 0x10, 0x08, 0x04, 0x02
 
@@ -50,6 +50,7 @@ class WebpFile(Container):
             length = int.from_bytes(view[at + 4 : at + 8], "little")
             if at + 8 + length > end:
                 raise BrokenPicture("the WebP ends within a chunk")
+            check_parts(len(chunks))
             chunks.append((bytes(view[at : at + 4]), view[at + 8 : at + 8 + length]))
             at += 8 + length + length % 2
         found = cls(chunks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from agent.labels.container import ALL_TEXTS, MOST_PARTS, BrokenPicture
 from agent.labels.exif import BrokenExif, user_comment, with_user_comment, without_texts
 from agent.labels.picture import Wanted, label, parse
 from tests.exif_tool import ExifTool
@@ -53,6 +55,33 @@ def test_packed_texts_and_those_of_saving_nodes() -> None:
     assert b"kept" in found.to_bytes()
     for gone in (b"prompt", b"Workflow", b"parameters", b"Description"):
         assert gone not in found.to_bytes()
+
+
+def test_what_is_too_much_to_be_read_is_removed_whole() -> None:
+    info = PngInfo()
+    info.add_text("Author", "kept")
+    for number in range(12):
+        info.add_text(f"Comment{number}", "x" * (ALL_TEXTS // 6) + PROMPT, zip=True)
+    found = Image.open(io.BytesIO(clean(encode(noise(), "PNG", pnginfo=info))))
+    assert found.info == {"Author": "kept"}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_files_of_more_parts_than_any_picture_has_are_refused(kind: str) -> None:
+    data = encode(noise(), kind)
+    part, at = {
+        "PNG": (b"\0\0\0\0teSt\0\0\0\0", 33),
+        "JPEG": (b"\xff\xef\0\2", 2),
+        "WEBP": (b"teSt\0\0\0\0", len(data)),
+    }[kind]
+
+    def with_parts(count: int) -> bytes:
+        made = data[:at] + part * count + data[at:]
+        return made[:4] + (len(made) - 8).to_bytes(4, "little") + made[8:] if kind == "WEBP" else made
+
+    assert parse(with_parts(1000)) is not None
+    with pytest.raises(BrokenPicture, match="more than 130000 parts"):
+        parse(with_parts(MOST_PARTS + 1))
 
 
 def test_parameters_may_be_written_where_the_prompt_is_removed() -> None:
