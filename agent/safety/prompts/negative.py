@@ -17,12 +17,17 @@ COMMAS = re.compile(r"[,，、;\n]")
 #: Inputs of strings that stand between texts; nothing is added to them.
 BETWEEN = frozenset(("delimiter", "separator", "find", "replace", "substring"))
 
+#: Inputs that are looked at to find the texts behind encoders, so often as they are: a few hundred nodes that are all
+#: linked to each other have a million ways through them.
+MOST_LOOKS = 200_000
+
 ONLY_NEGATIVE = frozenset((Role.NEGATIVE,))
 
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What was done for one negative text. Without `terms` nothing was: `is_shared`, it is part of a positive too."""
+    """What was done for one negative text. Without `terms` nothing was: `is_shared`, it is part of a positive too;
+    else its links are too many to be followed."""
 
     node_id: str
     input_name: str
@@ -48,7 +53,10 @@ def add_negative(
     held: dict[str, set[str]] = {}
     changes: dict[tuple[str, str], str] = {}
     additions: dict[tuple[str, str], Addition] = {}
-    for field in _fields(workflow, roles):
+    for field in _fields(workflow, roles, _Upstream(workflow, roles)):
+        if isinstance(field, Addition):
+            additions[field.node_id, field.input_name] = field
+            continue
         place = (field.node.id, field.input_name)
         if place in additions:
             continue
@@ -82,7 +90,7 @@ def _key(term: str) -> str:
     return words_of(WEIGHT.sub("", fold(term)))
 
 
-def _fields(workflow: Workflow, roles: Roles) -> Iterator[_Field]:
+def _fields(workflow: Workflow, roles: Roles, upstream: _Upstream) -> Iterator[_Field | Addition]:
     for node in workflow.nodes.values():
         for name, value in node.inputs.items():
             if (
@@ -111,7 +119,7 @@ def _fields(workflow: Workflow, roles: Roles) -> Iterator[_Field]:
         if own := _own_texts(node, roles):
             yield from _own(node, own[-1:] if node.class_type == CONCATENATE else own)
         elif any(name.startswith("clip") for name, _ in node.links()):
-            yield from _linked(workflow, roles, node)
+            yield from _linked(roles, upstream, node)
         else:
             # A node that passes both on (ControlNetApplyAdvanced) is asked only for what it got as negative.
             links = [link for link in text_links(node) if roles.carries_text(link[1], link[2], link[0])]
@@ -136,36 +144,55 @@ def _own(node: Node, names: list[str]) -> Iterator[_Field]:
             yield _Field(node, name, (text,))
 
 
-def _linked(workflow: Workflow, roles: Roles, encoder: Node) -> Iterator[_Field]:
+def _linked(roles: Roles, upstream: _Upstream, encoder: Node) -> Iterator[_Field | Addition]:
     """For each text that is linked to an encoder, the last of the constants that it is made of."""
-    sources = {
-        source: None for name, source, slot in text_links(encoder) if roles.carries_text(source, slot, name)
-    }
-    for source in sources:
-        texts = list(_upstream_texts(workflow, roles, source))
+    for name, source, slot in text_links(encoder):
+        if source in upstream.followed or not roles.carries_text(source, slot, name):
+            continue
+        texts = upstream.follow(source)
+        if texts is None:
+            yield Addition(encoder.id, name)
+            return
         if texts:
             node, last = texts[-1]
             yield _Field(node, last, tuple(str(n.inputs[given]) for n, given in texts))
 
 
-def _upstream_texts(workflow: Workflow, roles: Roles, start: str) -> Iterator[tuple[Node, str]]:
-    """The constant texts of a node and of those before it, in the order of their inputs."""
-    waiting: list[tuple[str, str | None]] = [(start, None)]
-    seen: set[tuple[str, str | None]] = set()
-    while waiting:
-        node_id, own = waiting.pop()
-        if (node_id, own) in seen or node_id not in workflow.nodes:
-            continue
-        seen.add((node_id, own))
-        node = workflow.nodes[node_id]
-        if own is not None:
-            yield node, own
-            continue
-        texts = set(_own_texts(node, roles))
-        steps: list[tuple[str, str | None]] = []
+class _Upstream:
+    """Finds the texts behind links. `followed`: the nodes whose texts were asked for."""
+
+    def __init__(self, workflow: Workflow, roles: Roles) -> None:
+        self._nodes, self._roles = workflow.nodes, roles
+        self._left = MOST_LOOKS
+        self.followed: set[str] = set()
+
+    def follow(self, start: str) -> list[tuple[Node, str]] | None:
+        """The constant texts of a node and of those before it, in the order of their inputs; None where too much has
+        been looked at."""
+        self.followed.add(start)
+        found: list[tuple[Node, str]] = []
+        waiting: list[tuple[str, str | None]] = [(start, None)]
+        seen: set[tuple[str, str | None]] = set()
+        while waiting:
+            node_id, own = waiting.pop()
+            if (node_id, own) in seen or node_id not in self._nodes:
+                continue
+            seen.add((node_id, own))
+            node = self._nodes[node_id]
+            if own is not None:
+                found.append((node, own))
+                continue
+            self._left -= 1 + len(node.inputs)
+            if self._left < 0:
+                return None
+            waiting.extend(reversed(list(self._steps(node))))
+        return found
+
+    def _steps(self, node: Node) -> Iterator[tuple[str, str | None]]:
+        """What the node is given: a text of its own, or another node."""
+        texts = set(_own_texts(node, self._roles))
         for name, value in node.inputs.items():
             if name in texts:
-                steps.append((node_id, name))
-            elif is_link(value) and roles.carries_text(value[0], int(value[1]), name):
-                steps.append((value[0], None))
-        waiting.extend(reversed(steps))
+                yield node.id, name
+            elif is_link(value) and self._roles.carries_text(value[0], int(value[1]), name):
+                yield value[0], None

@@ -246,8 +246,13 @@ def _has_letters(text: str) -> bool:
 
 def _tell(addition: Addition, workflow: Workflow, ms: float) -> Verdict:
     where = f'input "{addition.input_name}" of node "{addition.node_id}" ({workflow.title(addition.node_id)})'
-    if addition.is_shared:
-        detail = f"Nothing was added to {where}: it is a part of a positive text too."
+    if not addition.terms:
+        why = (
+            "it is a part of a positive text too"
+            if addition.is_shared
+            else "too many links lead to its texts"
+        )
+        detail = f"Nothing was added to {where}: {why}."
         return Verdict(step=NEGATIVE, action=Action.WARN, ms=ms, node_id=addition.node_id, detail=detail)
     detail = f"Added to {where}: {', '.join(addition.terms)}."
     return Verdict(step=NEGATIVE, ms=ms, node_id=addition.node_id, detail=detail)

@@ -128,3 +128,21 @@ def test_terms_are_added_without_a_look_to_a_text_that_is_too_long_for_one() -> 
     after, additions = add_negative(graph(good=encoder("good"), bad=encoder(long), s=ksampler()), ["text"])
     assert additions == [Addition("bad", "text", ("text",))]
     assert text_of(after, "bad") == long + "text"
+
+
+def test_texts_behind_a_thicket_of_links_are_given_up_and_told_of() -> None:
+    """Nodes that are all linked to each other, and as many encoders, took time by the fourth power of their number."""
+    count = 150
+    nodes = {
+        f"n{i}": node("Mix", **{f"in{j}": link(f"n{j}") for j in range(i + 1, count)}) for i in range(count)
+    }
+    nodes[f"n{count - 1}"]["inputs"]["text"] = "bad"
+    for i in range(count):
+        nodes[f"e{i}"] = node("Encode", clip=link("model"), **{f"t{j}": link(f"n{j}") for j in range(count)})
+    nodes["model"] = node("Loader")
+    nodes["s"] = node("Sampler", **{f"negative_{i}": link(f"e{i}") for i in range(count)})
+    after, additions = add_negative(Workflow.parse(nodes), ["ugly"])
+    assert additions[0] == Addition(f"n{count - 1}", "text", ("ugly",))
+    assert text_of(after, f"n{count - 1}") == "bad, ugly"
+    assert not any(addition.terms or addition.is_shared for addition in additions[1:])
+    assert additions[1:]
