@@ -25,6 +25,9 @@ KEEP_ALIVE_SECONDS = 960
 #: plain text; with this it is refused like any other wrong one.
 LONGEST_LINE_BYTES = 64 * 1024
 
+#: Connections that may wait to be taken.
+WAITING_CONNECTIONS = 512
+
 
 def web_runner(settings: Settings) -> web.AppRunner:
     """The service inside a web server that listens nowhere yet."""
@@ -48,14 +51,17 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(signum, stop.set)
     # Bound before anything is started: a port that is taken must not cost the start of an engine.
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.create_server((settings.host, settings.port), family=family, backlog=512) as listener:
+    with socket.create_server((settings.host, settings.port), family=family) as listener:
         # A client that reads nothing of a finished answer is dropped by the kernel.
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READ_SECONDS * 1000)
         runner = web_runner(settings)
         await runner.setup()
         try:
-            await web.SockSite(runner, listener, backlog=512).start()
+            # asyncio takes as many connections at once, and where it has no file descriptor for the first, says so for
+            # each: thousands of log lines a second, which soon use up a core.
+            await web.SockSite(runner, listener, backlog=1).start()
+            listener.listen(WAITING_CONNECTIONS)
             port = listener.getsockname()[1]
             log.info("agent.listening", url=f"http://{settings.host}:{port}", role=settings.role.value)
             warn_of_folders(settings)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -234,6 +235,28 @@ async def test_task_of_a_killed_instance_is_failed_where_nobody_delivers_it_agai
     record = await other.until("orphan", lambda r: r["state"] == "failed")
     assert record["error"]["code"] == "InstanceLost"
     (await other.status("orphan")).error(503, "InstanceLost")
+
+
+async def test_more_connections_than_file_descriptors_are_waited_out(serve: Serve) -> None:
+    one = await serve()
+    await one.ready()
+    used = len(list(Path(f"/proc/{one.process.pid}/fd").iterdir()))
+    resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, (used + 10, used + 10))
+    with contextlib.ExitStack() as held:
+        for _ in range(40):
+            held.enter_context(socket.create_connection(("127.0.0.1", one.port)))
+        await until_said(one, "out of system resource")
+    await one.serving()
+    assert one.log.count("out of system resource") < 100, (
+        "asyncio would say it some thousands of times a second"
+    )
+
+
+async def until_said(one: Served, words: str) -> None:
+    async def is_said() -> bool:
+        return words in one.log
+
+    await eventually(is_said)
 
 
 async def test_port_of_the_platform_is_used_where_none_is_set(serve: Serve) -> None:
