@@ -146,7 +146,8 @@ class InvalidWorkflow(AgentError):
 
 
 class WorkflowTooLarge(AgentError):
-    """The workflow has more nodes than this server accepts. AGENT_MAX_NODES is the limit."""
+    """The workflow has more nodes than this server accepts, or more than 50 inputs for each of as many. AGENT_MAX_NODES
+    is the limit."""
 
     status = 413
 

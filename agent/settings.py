@@ -138,7 +138,7 @@ class CoreSettings(SettingsGroup):
         description="Comma-separated origins whose pages may call the API. None: no other.",
     )
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body.")
-    max_nodes: int = Field(2000, gt=0, description="Most nodes of one workflow.")
+    max_nodes: int = Field(2000, gt=0, description="Most nodes of one workflow; fifty times as many inputs.")
     outputs: Outputs = Field(
         Outputs.INLINE,
         description="How outputs reach the caller where the request does not say: inline, or url (object store).",

@@ -40,6 +40,10 @@ INLINE_BYTES = 64 * 1024
 #: How long a body may take to arrive. A trickling one would hold a connection, and a billed request, for ever.
 BODY_SECONDS = 120
 
+#: Many more than nodes have on the average. What is made of a workflow takes time by its links, of which a body of a
+#: few megabytes can hold a million.
+INPUTS_PER_NODE = 50
+
 #: What callers of other services write where this envelope has "prompt".
 WRONG_WORDS = ("workflow", "graph", "input")
 
@@ -170,10 +174,8 @@ def parse_envelope(body: bytes) -> Envelope:
 def check_envelope(envelope: Envelope, max_nodes: int) -> RunRequest:
     """Raises WorkflowTooLarge, InvalidWorkflow. Takes a while for megabytes."""
     graph, options = envelope.graph, envelope.options
-    if isinstance(graph, dict) and len(graph) > max_nodes:
-        raise WorkflowTooLarge(
-            f"The workflow has {len(graph)} nodes, more than {max_nodes}.", limit=max_nodes
-        )
+    if isinstance(graph, dict):
+        _check_size(graph, max_nodes)
     try:
         workflow = Workflow.parse(graph)
         digest = _digest(workflow, options)
@@ -190,6 +192,21 @@ def check_envelope(envelope: Envelope, max_nodes: int) -> RunRequest:
         options.safety,
         options.labels,
     )
+
+
+def _check_size(graph: dict[str, Any], max_nodes: int) -> None:
+    """Raises WorkflowTooLarge for more nodes, or inputs, than any workflow of that many nodes has."""
+    if len(graph) > max_nodes:
+        raise WorkflowTooLarge(
+            f"The workflow has {len(graph)} nodes, more than {max_nodes}.", limit=max_nodes
+        )
+    inputs = sum(
+        len(node["inputs"])
+        for node in graph.values()
+        if isinstance(node, dict) and isinstance(node.get("inputs"), dict)
+    )
+    if inputs > (limit := INPUTS_PER_NODE * max_nodes):
+        raise WorkflowTooLarge(f"The workflow has {inputs} inputs, more than {limit}.", limit=limit)
 
 
 def _digest(workflow: Workflow, options: RunOptions) -> str:

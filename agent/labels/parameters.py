@@ -117,7 +117,7 @@ def _prompts(workflow: Workflow, parts: list[Node]) -> tuple[str, str]:
     before = workflow.upstream(sources)
     graph = {node_id: node for node_id, node in workflow.graph.items() if node_id in before}
     try:
-        texts = find_texts(Workflow({**graph, **guides}))
+        texts = list(find_texts(Workflow({**graph, **guides})))
     except TooMuchText:
         return "", ""
     positive = [text.value.strip() for text in texts if Role.POSITIVE in text.roles]

@@ -126,7 +126,7 @@ def too_long(
     limit = settings.safety_prompt_characters
     title = workflow.title(node_id)
     detail = (
-        f"The texts of the workflow have more than {limit} characters together, too many to be reviewed; the most "
+        f"The texts of the workflow have more than {limit} characters together, too many to be reviewed; most of them "
         f'are in input "{input_name[:LONGEST_NAME]}" of node "{node_id}" ({title}).'
     )
     error = PromptTooLong(

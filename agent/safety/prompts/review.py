@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -131,13 +132,22 @@ class PromptReview:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _check(self, workflow: Workflow, mode: Mode, catalog: Catalog | None) -> Checked:
+        texts: list[Text] = []
+        counted: Counter[tuple[str, str]] = Counter()
+        left = self._settings.safety_prompt_characters
         try:
-            texts = [text for text in find_texts(workflow, catalog) if not text.is_negative]
+            for text in find_texts(workflow, catalog):
+                if text.is_negative:
+                    continue
+                texts.append(text)
+                size = _counted(text)
+                counted[text.node_id, text.input_name] += size
+                left -= size
+                if left < 0:
+                    ((place, _),) = counted.most_common(1)
+                    return too_long(workflow, mode, catalog, self._settings, *place)
         except TooMuchText as exc:
             return too_long(workflow, mode, catalog, self._settings, exc.node_id, CONCATENATED[-1])
-        if sum(map(_counted, texts)) > self._settings.safety_prompt_characters:
-            longest = max(texts, key=_counted)
-            return too_long(workflow, mode, catalog, self._settings, longest.node_id, longest.input_name)
         found = self._compare(workflow, mode, texts)
         return Checked(found.verdicts, found.error, found.warnings, mode, catalog, texts)
 
@@ -224,13 +234,13 @@ class PromptReview:
 
 
 def _is_long(workflow: Workflow) -> bool:
-    """Whether there is more to look at than belongs on the event loop. A node counts as some characters; who knows how
-    much there is in a list."""
+    """Whether there is more to look at than belongs on the event loop. A node counts as some characters, and a link or
+    a number as one; who knows how much there is in a list."""
     left = INLINE_CHARACTERS
     for node in workflow.nodes.values():
         left -= LEAST_COUNTED
         for value in node.inputs.values():
-            left -= len(value) if isinstance(value, str) else 0
+            left -= len(value) if isinstance(value, str) else 1
             if left < 0 or (isinstance(value, list | dict) and not is_link(value)):
                 return True
     return left < 0

@@ -94,13 +94,14 @@ class Text:
         return self.roles == {Role.NEGATIVE}
 
 
-def find_texts(workflow: Workflow, catalog: Catalog | None = None) -> list[Text]:
+def find_texts(workflow: Workflow, catalog: Catalog | None = None) -> Iterator[Text]:
     """Every text of the workflow, in its order; also one within a list, and what is put together of several.
 
     Takes a while for megabytes. Raises TooMuchText.
     """
     roles = Roles(workflow, catalog)
-    return [*roles.texts(), *_put_together(workflow, roles)]
+    yield from roles.texts()
+    yield from _put_together(workflow, roles)
 
 
 class Roles:
@@ -119,15 +120,12 @@ class Roles:
         self._told: dict[str, tuple[frozenset[Role], frozenset[Role]]] = {}
         self._flow()
 
-    def texts(self) -> list[Text]:
-        return [
-            Text(node.id, name, string, roles)
-            for node in self._nodes.values()
-            for name, value in node.inputs.items()
-            if self.may_be_text(node, name, value)
-            for roles in (self.of_input(node, name),)
-            for string in _strings(value)
-        ]
+    def texts(self) -> Iterator[Text]:
+        for node in self._nodes.values():
+            for name, value in node.inputs.items():
+                if self.may_be_text(node, name, value):
+                    roles = self.of_input(node, name)
+                    yield from (Text(node.id, name, string, roles) for string in _strings(value))
 
     def of_input(self, node: Node, name: str) -> frozenset[Role]:
         """What the node's input asks for. A negative one that is used as a positive one counts as both."""

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.admission import RunRequest
-from agent.api.parse import INLINE_BYTES, check_envelope, check_task_id, find_task_id, parse_envelope
+from agent.api.parse import (
+    INLINE_BYTES,
+    INPUTS_PER_NODE,
+    check_envelope,
+    check_task_id,
+    find_task_id,
+    parse_envelope,
+)
 from agent.errors import (
     AgentError,
     InvalidJson,
@@ -181,6 +188,16 @@ async def test_nodes_are_counted_before_they_are_looked_at(wrap: Any) -> None:
     error = await refusal(wrap(most | {"one more": "no node at all"}))
     assert isinstance(error, WorkflowTooLarge)
     assert error.facts == {"limit": MAX_NODES}
+
+
+async def test_inputs_are_counted_too() -> None:
+    links = {f"in{n}": ["0", n] for n in range(INPUTS_PER_NODE * MAX_NODES)}
+    made = {"0": {"class_type": "A", "inputs": {}}, "1": {"class_type": "A", "inputs": links}}
+    assert len((await parse(made)).workflow.nodes["1"].inputs) == len(links)
+    links["one more"] = ["0", 0]
+    error = await refusal(made)
+    assert isinstance(error, WorkflowTooLarge)
+    assert error.facts == {"limit": INPUTS_PER_NODE * MAX_NODES}
 
 
 async def test_numbers_are_kept_exactly() -> None:

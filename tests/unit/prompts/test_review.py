@@ -65,6 +65,26 @@ async def test_long_text_is_looked_at_in_a_thread_wherever_it_stands(
     assert all(name.startswith("prompt-review") for name in looks)
 
 
+async def test_many_links_are_followed_in_a_thread(
+    review: PromptReview, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = looks_of(review, monkeypatch)
+    links = {f"in{number}": ["1", number] for number in range(INLINE_CHARACTERS)}
+    nodes = {
+        "1": {"class_type": "Words", "inputs": {"text": "fog"}},
+        "2": {"class_type": "Mix", "inputs": links},
+    }
+    await review.check(Workflow.parse(nodes), Mode.ENFORCE)
+    assert [name.startswith("prompt-review") for name in looks] == [True]
+
+
+async def test_place_with_most_of_the_text_is_named(review: PromptReview) -> None:
+    many = {"class_type": "Draw", "inputs": {"prompt": "a harbour " * 100, "words": ["fog"] * 1000}}
+    checked = await review.check(Workflow.parse({"1": many}), Mode.ENFORCE)
+    assert isinstance(checked.error, PromptTooLong)
+    assert checked.error.facts["input"] == "words"
+
+
 @pytest.mark.parametrize(
     "prompt",
     [

@@ -193,7 +193,7 @@ def test_concatenations_of_themselves_do_not_grow_without_bound() -> None:
             "StringConcatenate", string_a=link(f"c{i - 1}"), string_b=link(f"c{i - 1}"), delimiter=""
         )
     with pytest.raises(TooMuchText) as caught:
-        find_texts(graph(**nodes))
+        list(find_texts(graph(**nodes)))
     assert caught.value.node_id in nodes
 
 
@@ -274,7 +274,7 @@ def test_files_and_choices_are_no_texts() -> None:
         s=node("KSampler", sampler_name="gun", scheduler="gun"),
         b=node("LoadBase64", data=png, uri=f"data:image/png;base64,{png}"),
     )
-    assert find_texts(made) == []
+    assert list(find_texts(made)) == []
 
 
 @pytest.mark.parametrize("text", ["AAAA,holding_gun," + "tag," * 99, "/9j/" + "a/gun/" * 99, "AAAA a gun"])
