@@ -91,7 +91,9 @@ class Cleaner:
     def has_removed(self, files: Iterable[FileRef]) -> bool:
         """Whether one of these files was removed here and has not been made again since."""
         folders = self._folders
-        return folders is not None and any(
+        if folders is None or not self._removed:
+            return False
+        return any(
             path in self._removed and not _has_content(path)
             for file in files
             if (path := folders.locate(file))

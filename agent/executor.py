@@ -209,7 +209,7 @@ class Executor:
             )
         except PromptRejectedError as refused:
             raise rejection_of(refused, workflow) from None
-        if self._catalog is not None:
+        if self._catalog is not None and self._uses.is_wanted:
             self._spawn(self._uses.note(workflow, self._catalog))
         progress = Progress(workflow)
         progress.expect(workflow.upstream(job.valid_outputs(submitted.node_errors)))
@@ -374,7 +374,7 @@ def _in_short(reason: object) -> str:
 
 
 def _mark_running(live: LiveTask) -> None:
-    if live.record.state is State.QUEUED:
+    if live.state is State.QUEUED:
         live.update(state=State.RUNNING, started_at=time.time(), queue_position=None)
 
 

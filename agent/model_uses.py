@@ -49,6 +49,11 @@ class ModelUses:
     def close(self) -> None:
         self._threads.close()
 
+    @property
+    def is_wanted(self) -> bool:
+        """False while it is known that nothing was provisioned: then there is nothing to note."""
+        return bool(self._roots) or self._is_to_look()
+
     async def note(self, workflow: Workflow, catalog: Catalog) -> None:
         """The engine runs this workflow now. While another one is being noted this one is left out."""
         if self._is_at_it:
@@ -63,11 +68,14 @@ class ModelUses:
         finally:
             self._is_at_it = False
 
+    def _is_to_look(self) -> bool:
+        return self._looked_at is None or time.monotonic() - self._looked_at > NOTE_SECONDS
+
     # --- In the thread --------------------------------------------------------------------------------------------
 
     def _note(self, workflow: Workflow, catalog: Catalog) -> None:
         now = time.monotonic()
-        if self._looked_at is None or now - self._looked_at > NOTE_SECONDS:
+        if self._is_to_look():
             self._roots, self._looked_at = list(self._find_roots()), now
         if not self._roots:
             return

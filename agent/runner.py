@@ -189,7 +189,7 @@ class Runner(TaskService):
     def queue(self) -> dict[str, Any]:
         by_state: dict[State, list[str]] = {State.RUNNING: [], State.QUEUED: []}
         for live in self._live.values():
-            by_state[live.record.state].append(live.id)
+            by_state[live.state].append(live.id)
         return {
             "running": by_state[State.RUNNING],
             "queued": by_state[State.QUEUED],
@@ -282,18 +282,23 @@ class Runner(TaskService):
     async def _attend(self, live: LiveTask, show: Show | None) -> TaskRecord:
         """Wait for a task of ours. Whoever leaves last takes it with him, unless it runs in the background."""
         live.waiters += 1
-        waiting = [asyncio.create_task(live.wait())]
-        if show is not None:
-            waiting.append(asyncio.create_task(show_all(live.follow(), show)))
+        try:
+            if show is None:
+                return await live.wait()
+            return await self._wait_and_show(live, show)
+        finally:
+            live.waiters -= 1
+            if live.waiters == 0 and not live.is_background:
+                live.stop(CallerGone())
+
+    async def _wait_and_show(self, live: LiveTask, show: Show) -> TaskRecord:
+        waiting = [asyncio.create_task(live.wait()), asyncio.create_task(show_all(live.follow(), show))]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not live.is_done:
                 await waiting[-1]  # before the task's end it ends only by an error of `show`
             return live.record
         finally:
-            live.waiters -= 1
-            if live.waiters == 0 and not live.is_background:
-                live.stop(CallerGone())
             for wait in waiting:
                 wait.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
@@ -309,7 +314,7 @@ class Runner(TaskService):
     def _number_waiting(self) -> None:
         """Tell each waiting task how many tasks of this instance are before it."""
         for ahead, live in enumerate(self._live.values()):
-            if live.record.state is State.QUEUED and live.record.queue_position != ahead:
+            if live.state is State.QUEUED and live.record.queue_position != ahead:
                 live.update(queue_position=ahead)
 
     async def _wait_for_work(self, seconds: float) -> None:

@@ -159,6 +159,8 @@ class Execution:
 
     async def _next(self, patience: float) -> Event | None:
         """The next event, or None after so many seconds of silence."""
+        if not self._events.empty():  # a timer for each of them would cost more than the event
+            return self._events.get_nowait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 return await self._events.get()

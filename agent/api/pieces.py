@@ -19,21 +19,25 @@ from agent.outputs.size import base64_bytes
 PIECE_BYTES = 192 * 1024
 
 
+#: Stands in JSON data for a file, with the file's number. It is never sent, so nobody can send it to us either.
+_WORD = uuid.uuid4().hex
+_NUMBERED_WORD = re.compile(rb"%b(\d+);" % _WORD.encode())
+
+
 class Files:
     """Stands in JSON data for files, each by a word that occurs nowhere else in it."""
 
     def __init__(self) -> None:
-        self._word = uuid.uuid4().hex
         self._files: list[bytes] = []
 
     def add(self, data: bytes) -> str:
         """What to put into the data where the file's base64 shall be."""
         self._files.append(data)
-        return f"{self._word}{len(self._files) - 1};"
+        return f"{_WORD}{len(self._files) - 1};"
 
     def body(self, data: Any) -> InPieces:
         """The JSON of `data`."""
-        texts = re.split(rb"%b(\d+);" % self._word.encode(), to_json(data))
+        texts = _NUMBERED_WORD.split(to_json(data))
         return InPieces(texts[::2], [self._files[int(number)] for number in texts[1::2]])
 
 

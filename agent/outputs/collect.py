@@ -19,6 +19,9 @@ from comfyui.errors import FileMissingError
 #: Files fetched from the engine at the same time.
 PARALLEL_FETCHES = 4
 
+#: Below this a file is checked before a thread has started.
+INLINE_BYTES = 32 * 1024
+
 #: What Python's own table lacks.
 MEDIA_TYPES = {
     ".webp": "image/webp",
@@ -76,7 +79,10 @@ async def collect(client: Client, task_id: str, progress: Progress, max_bytes: i
     async def fetch(item: _Wanted) -> Collected:
         async with gate:
             data = item.data if item.data is not None else await _fetch(client, item, room)
-        await asyncio.to_thread(_check, item, data)
+        if len(data) <= INLINE_BYTES:
+            _check(item, data)
+        else:
+            await asyncio.to_thread(_check, item, data)
         return Collected(_describe(task_id, item, len(data)), data)
 
     try:

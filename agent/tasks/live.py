@@ -15,7 +15,7 @@ from agent.safety.verdict import Verdict
 from agent.tasks.claims import Take
 from agent.tasks.keeper import Keeper, Result
 from agent.tasks.progress import Progress
-from agent.tasks.record import TaskRecord
+from agent.tasks.record import State, TaskRecord
 from agent.tasks.store import Claim, ClaimLost, TaskStore
 
 log = structlog.get_logger(__name__)
@@ -108,6 +108,11 @@ class LiveTask:
                     node_seconds=self._progress.node_seconds,
                 )
         return self._composed
+
+    @property
+    def state(self) -> State:
+        """That of the record, which need not be put together for it."""
+        return self._base.state
 
     @property
     def is_done(self) -> bool:

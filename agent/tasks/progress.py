@@ -40,6 +40,7 @@ class _Entry:
     last_updated: int = 0
     finished: bool = False
     ui: dict[str, list[Any]] = field(default_factory=dict)
+    shown: NodeProgress | None = None  #: as it was last asked for; None once it has changed
 
 
 class Progress:
@@ -135,7 +136,7 @@ class Progress:
         self._current = None
         for node_id, entry in self._entries.items():
             if node_id not in self.streamed:
-                entry.ui = {}
+                entry.ui, entry.shown = {}, None
         for node, output in history.outputs.items():
             self._add_output(node, output)
         if history.succeeded:
@@ -174,7 +175,7 @@ class Progress:
     def snapshot(self) -> dict[str, NodeProgress]:
         """The map as the API shows it, without results."""
         self._take_report()
-        return {node_id: _to_record(entry) for node_id, entry in self._entries.items()}
+        return {node_id: _shown(entry) for node_id, entry in self._entries.items()}
 
     def _start(self, node: str) -> None:
         if self._current not in (None, node) and not self._reports_states:
@@ -186,17 +187,19 @@ class Progress:
             entry.start = entry.start or now
             entry.last_updated = now
             entry.max = entry.max or 1
+            entry.shown = None
 
     def _advance(self, node: str, value: Number, maximum: Number) -> None:
         entry = self._entries.get(node)
         if entry is None or entry.finished:
             return
         now = int(self._clock())
-        entry.start = entry.start or now
         value, maximum = _plain(value), _plain(maximum) or 1
         if (entry.value, entry.max) != (value, maximum):
             entry.value, entry.max = value, maximum
+            entry.start = entry.start or now
             entry.last_updated = now
+            entry.shown = None
 
     def _finish(self, node: str) -> None:
         entry = self._entries.get(node)
@@ -207,6 +210,7 @@ class Progress:
         entry.start = entry.start or now
         entry.max = entry.max or 1
         entry.value = entry.max
+        entry.shown = None
 
     def _finish_all(self) -> None:
         self._take_report()
@@ -227,6 +231,7 @@ class Progress:
         if origin is None:
             return
         entry = self._entries[origin]
+        entry.shown = None
         for key, values in output.items():
             if isinstance(values, list):
                 entry.ui.setdefault(key, []).extend(map(_as_json, values))
@@ -255,6 +260,13 @@ def _fraction(entry: _Entry) -> float:
 def _plain(number: Number) -> Number:
     """ComfyUI sends 1.0 where callers expect 1."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _shown(entry: _Entry) -> NodeProgress:
+    """Most nodes are as they were: a map is asked for several times in a task's life, and a graph may be large."""
+    if entry.shown is None:
+        entry.shown = _to_record(entry)
+    return entry.shown
 
 
 def _to_record(entry: _Entry) -> NodeProgress:
