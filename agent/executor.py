@@ -31,6 +31,7 @@ from agent.errors import (
 from agent.inputs.resolve import InputResolver, Prefetch
 from agent.model_uses import ModelUses
 from agent.outputs.collect import Collected, check_streamed, collect, named_files
+from agent.outputs.folder import OutputFolders
 from agent.seeds import replace_random_seeds
 from agent.settings import Settings
 from agent.tasks.live import LiveTask
@@ -104,10 +105,11 @@ class Executor:
         client: Client,
         feed: Feed,
         resolver: InputResolver,
+        files: OutputFolders,
         cleaner: Cleaner,
         uses: ModelUses,
     ) -> None:
-        self._settings, self._engine, self._client = settings, engine, client
+        self._settings, self._engine, self._client, self._files = settings, engine, client, files
         self._feed, self._resolver, self._cleaner, self._uses = feed, resolver, cleaner, uses
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._catalog: Catalog | None = None
@@ -175,7 +177,7 @@ class Executor:
             await self._slots.acquire()
             progress = await self._in_slot(job, generation)
         watch.note("run")
-        collected = await collect(self._client, live.id, progress, self._settings.max_output_bytes)
+        collected = await collect(self._files, live.id, progress, self._settings.max_output_bytes)
         _check_outputs(job, progress)
         watch.note("collect")
         return collected
@@ -283,6 +285,7 @@ class Executor:
         async with self._catalog_lock:
             if self._catalog is None or self._catalog_generation != generation:
                 self._resolver.forget_uploads()
+                self._files.doubt()
                 self._catalog = Catalog(await self._client.object_info())
                 self._catalog_generation = generation
             return self._catalog

@@ -38,6 +38,7 @@ from agent.inputs.kinds import MediaLimits
 from agent.inputs.resolve import InputResolver
 from agent.inventory import Inventory
 from agent.model_uses import ModelUses
+from agent.outputs.folder import OutputFolders
 from agent.outputs.places import OutputPlaces
 from agent.passage import Passage
 from agent.readings import read_engine, read_service
@@ -76,7 +77,8 @@ async def run_with_engine(app: web.Application) -> AsyncGenerator[None, None]:
     )
     cleaner = Cleaner(folders, resolver, settings.keep_files_seconds)
     uses = ModelUses(settings)
-    executor = Executor(settings, engine, client, feed, resolver, cleaner, uses)
+    files = OutputFolders(client, folders)
+    executor = Executor(settings, engine, client, feed, resolver, files, cleaner, uses)
     places = OutputPlaces(settings, board.objects, is_shared=board.store.is_shared)
     app[SAFETY] = safety = Safety(settings, metrics, cleaner, catalog=lambda: executor.catalog)
     runner = Runner(settings, board, executor, safety, app[LABELLER], places, app[NOTIFIER], metrics)
@@ -102,6 +104,7 @@ async def run_with_engine(app: web.Application) -> AsyncGenerator[None, None]:
         stop.push_async_callback(engine.stop)
         stop.push_async_callback(feed.stop)
         stop.push_async_callback(passage.close)
+        stop.callback(files.close)
         stop.callback(uses.close)
         stop.push_async_callback(cleaner.stop)
         stop.push_async_callback(app[NOTIFIER].close)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import io
 import mimetypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from threading import Lock
+from typing import Any, Protocol
 
 from agent.errors import AgentError, OutputCorrupt, OutputMissing, OutputTooLarge
 from agent.tasks.progress import Progress
 from agent.tasks.record import NodeProgress, Output
-from comfyui.client import UNSERVED, Client, FileRef
+from comfyui.client import UNSERVED, FileRef
 from comfyui.errors import FileMissingError
 
 #: Files fetched from the engine at the same time.
@@ -51,15 +52,18 @@ class _Wanted:
 
 
 class _Room:
-    """What a task's outputs may still take up in memory."""
+    """What a task's outputs may still take up in memory. Asked in threads too."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = self._left = max_bytes
+        self._lock = Lock()
 
     def take(self, item: _Wanted, size: int) -> None:
         """Raises OutputTooLarge when there is no room for so many more bytes of this file."""
-        self._left -= size
-        if self._left < 0:
+        with self._lock:
+            self._left -= size
+            is_full = self._left < 0
+        if is_full:
             reason = (
                 f"the outputs of the task are larger together than {self._max_bytes} bytes, and "
                 "AGENT_MAX_OUTPUT_BYTES allows for no more"
@@ -67,7 +71,14 @@ class _Room:
             raise _fault(OutputTooLarge, item, reason).with_facts(limit=self._max_bytes)
 
 
-async def collect(client: Client, task_id: str, progress: Progress, max_bytes: int) -> list[Collected]:
+class Files(Protocol):
+    """Where the engine's files come from."""
+
+    async def fetch_file(self, file: FileRef, reserve: Callable[[int], None]) -> bytes:
+        """As `Client.fetch_file`."""
+
+
+async def collect(files: Files, task_id: str, progress: Progress, max_bytes: int) -> list[Collected]:
     """Every file that the nodes produced, in the order of the workflow's nodes and of each node's list.
 
     Raises OutputMissing, OutputCorrupt, and OutputTooLarge where they are more than `max_bytes` together, with
@@ -78,7 +89,7 @@ async def collect(client: Client, task_id: str, progress: Progress, max_bytes: i
 
     async def fetch(item: _Wanted) -> Collected:
         async with gate:
-            data = item.data if item.data is not None else await _fetch(client, item, room)
+            data = item.data if item.data is not None else await _fetch(files, item, room)
         if len(data) <= INLINE_BYTES:
             _check(item, data)
         else:
@@ -126,12 +137,12 @@ def _file_of(entry: dict[str, Any]) -> FileRef:
     return FileRef(entry["filename"], str(entry.get("subfolder") or ""), str(entry.get("type") or "output"))
 
 
-async def _fetch(client: Client, item: _Wanted, room: _Room) -> bytes:
+async def _fetch(files: Files, item: _Wanted, room: _Room) -> bytes:
     if UNSERVED.search(item.file.filename):
         reason = "its name has a line break or another control character, and ComfyUI does not hand such a file out"
         raise _fault(OutputMissing, item, reason)
     try:
-        return await client.fetch_file(item.file, partial(room.take, item))
+        return await files.fetch_file(item.file, partial(room.take, item))
     except FileMissingError:
         raise _fault(
             OutputMissing, item, "ComfyUI names it as a result, but does not have it (any more)"
