@@ -26,6 +26,9 @@ LONGEST_NAME = 256
 #: Texts of more characters than any prompt has count in the digest by their SHA-256.
 LONGEST_WRITTEN = 64 * 1024
 
+#: Characters.
+HASHED_AT_ONCE = 256 * 1024
+
 EXPORT_HINT = 'In ComfyUI choose "Workflow > Export (API)" and send that file.'
 
 
@@ -252,8 +255,14 @@ def _condensed(graph: Mapping[str, Any]) -> dict[str, Any]:
 
 def _condensed_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: {"sha256": hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()}
-        if isinstance(value, str) and len(value) > LONGEST_WRITTEN
-        else value
+        name: {"sha256": _sha256(value)} if isinstance(value, str) and len(value) > LONGEST_WRITTEN else value
         for name, value in inputs.items()
     }
+
+
+def _sha256(text: str) -> str:
+    """Of the text as UTF-8, piece by piece: as a whole it would be in memory once more."""
+    digest = hashlib.sha256()
+    for start in range(0, len(text), HASHED_AT_ONCE):
+        digest.update(text[start : start + HASHED_AT_ONCE].encode(errors="surrogatepass"))
+    return digest.hexdigest()

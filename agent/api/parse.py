@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -59,6 +60,7 @@ async def parse_run_request(app: web.Application, body: bytes) -> RunRequest:
     """As `read_run_request`, for a body that is here already. Raises WorkflowTooLarge, and those for its content."""
     max_nodes, is_small = app[SETTINGS].max_nodes, len(body) <= INLINE_BYTES
     envelope = parse_envelope(body) if is_small else await in_thread(app, parse_envelope, body)
+    del body  # what is parsed is as large again
     check_webhook(app, envelope.options.webhook)
     if envelope.options.parked is not None:
         graph = await app[PARKING].restore(envelope.graph, envelope.options.parked)
@@ -107,16 +109,31 @@ async def read_body(request: web.Request) -> bytes:
     """Raises BodyTooLarge, BodyTooSlow, InvalidRequest."""
     if hdrs.CONTENT_ENCODING not in request.headers:
         async with reading(request):
-            return await request.read()
+            return await _read_whole(request)
 
     from agent.api.unpacking import packing_of, unpack  # noqa: PLC0415 - bodies are seldom packed
 
     packing = packing_of(request)
     async with reading(request):
-        body = await request.read()
+        body = await _read_whole(request)
         if packing is None or not body:
             return body
         return await in_thread(request.app, unpack, body, packing, request.app[SETTINGS].max_body_bytes)
+
+
+async def _read_whole(request: web.Request) -> bytes:
+    """The body as it came. Raises HTTPRequestEntityTooLarge.
+
+    Not by `request.read`, which copies a large body and keeps it until the connection's next request, with the task
+    that this one waits for: this body is whoever's who reads it, and gone when he has parsed it.
+    """
+    limit = request.app[SETTINGS].max_body_bytes
+    body = io.BytesIO()  # grows in place, and gives its memory away at the end
+    async for piece in request.content.iter_any():
+        if body.tell() + len(piece) > limit:
+            raise web.HTTPRequestEntityTooLarge(limit)
+        body.write(piece)
+    return body.getvalue()
 
 
 @asynccontextmanager
