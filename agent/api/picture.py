@@ -12,6 +12,7 @@ import pybase64
 from aiohttp import web
 from pydantic_core import from_json
 
+from agent.api.response import Response
 from agent.errors import AgentError, AnswerTooLarge, NoPicture, PictureTypeUnknown
 from agent.labels.labeller import Labeller
 from agent.outputs.collect import media_type_of
@@ -90,7 +91,7 @@ async def picture_response(
             ) from exc
     if board.answer_limit is not None and len(found) > board.answer_limit:
         raise AnswerTooLarge(limit=board.answer_limit, task_id=delivery.task_id)
-    return web.Response(body=found, content_type=wanted, headers=headers)
+    return Response(body=found, content_type=wanted, headers=headers)
 
 
 def convert(data: bytes, kind: str, quality: int | None = None) -> bytes:

@@ -13,6 +13,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 from pydantic_core import to_json
 
+from agent.api.response import Response
 from agent.outputs.size import base64_bytes
 
 #: Bytes encoded at once: a multiple of three, so that the texts of the pieces make one text.
@@ -42,7 +43,7 @@ class Files:
 
 
 class InPieces(Payload):
-    """Texts with files between them: one text more than files."""
+    """Texts with files between them: one text more than files. It is written once, and lets go of each file then."""
 
     def __init__(self, texts: list[bytes], files: list[bytes]) -> None:
         super().__init__(None, content_type="application/json")
@@ -56,8 +57,8 @@ class InPieces(Payload):
     def response(self) -> web.Response:
         """The answer with this body; a small one goes out at once."""
         if self.size <= PIECE_BYTES:
-            return web.Response(body=bytes(self), content_type="application/json")
-        return web.Response(body=self, headers={hdrs.CONTENT_LENGTH: str(self.size)})
+            return Response(body=bytes(self), content_type="application/json")
+        return Response(body=self, headers={hdrs.CONTENT_LENGTH: str(self.size)})
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return bytes(self).decode(encoding, errors)
@@ -71,6 +72,6 @@ class InPieces(Payload):
         for number, text in enumerate(self._texts):
             await writer.write(text)
             if number < last:
-                view = memoryview(self._files[number])
-                for begin in range(0, len(view), PIECE_BYTES):
-                    await writer.write(pybase64.b64encode(view[begin : begin + PIECE_BYTES]))
+                file, self._files[number] = self._files[number], b""
+                for begin in range(0, len(file), PIECE_BYTES):
+                    await writer.write(pybase64.b64encode(memoryview(file)[begin : begin + PIECE_BYTES]))

@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from agent.api.pieces import Files, InPieces
+from agent.api.response import Response
 from agent.errors import AgentError, AnswerTooLarge, StoreUnavailable
 from agent.service import Delivery, Forwarded
 from agent.tasks.board import TaskBoard
@@ -20,8 +21,8 @@ from agent.tasks.record import TaskRecord
 INLINE_BYTES = 64 * 1024
 
 
-def json_response(data: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=to_json(data), status=status, content_type="application/json", headers=headers)
+def json_response(data: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(body=to_json(data), status=status, content_type="application/json", headers=headers)
 
 
 class ErrorResponse(web.Response):
@@ -72,7 +73,7 @@ async def answer_result(board: TaskBoard, delivery: Delivery | Forwarded) -> web
     Raises AnswerTooLarge where they could not be fetched from there, StoreUnavailable where that is so only for now.
     """
     if isinstance(delivery, Forwarded):
-        return web.Response(body=delivery.body, content_type="application/json")
+        return Response(body=delivery.body, content_type="application/json")
     return (await _fitting(board, delivery)).response()
 
 

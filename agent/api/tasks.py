@@ -16,6 +16,7 @@ from agent.api.models import QueueView, TaskPage, TaskView
 from agent.api.parse import check_task_id
 from agent.api.ranges import part_of
 from agent.api.render import error_response, json_response
+from agent.api.response import Response
 from agent.api.slow import SlowReader, cut_off, reading_limit
 from agent.errors import AnswerTooLarge, InvalidQuery, OutputNotFound, RangeNotSatisfiable
 from agent.outputs.disposition import content_disposition
@@ -105,9 +106,9 @@ def send_output(request: web.Request, output: Output, found: bytes | str) -> web
         return response
     _check_size(len(part or found), len(found), request.app[BOARD].answer_limit)
     if part is None:
-        return web.Response(body=found, headers=headers)
+        return Response(body=found, headers=headers)
     headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(found)}"
-    return web.Response(status=206, body=found[part.start : part.stop], headers=headers)
+    return Response(status=206, body=found[part.start : part.stop], headers=headers)
 
 
 def _check_size(size: int, whole: int, limit: int | None) -> None:

@@ -50,6 +50,7 @@ from agent.api.facades.results import Picture, as_bytes
 from agent.api.keys import BOARD, RUNNER, WEB_UI
 from agent.api.parse import in_thread
 from agent.api.render import json_response
+from agent.api.response import Response
 from agent.errors import (
     InvalidModel,
     InvalidParameter,
@@ -216,7 +217,7 @@ async def _result(request: web.Request, order: Order, name: str) -> web.Response
         except ExceptionGroup as failures:
             raise _blame(order, failures.exceptions[0]) from None
     body = await body_of(request.app, order, [run.result() for run in runs])
-    return web.Response(body=body, content_type="application/json", headers={"task-id": ids[0]})
+    return Response(body=body, content_type="application/json", headers={"task-id": ids[0]})
 
 
 def _blame(order: Order, error: Exception) -> Exception:

@@ -18,6 +18,7 @@ from agent.api.facades.request import Prepared, find_model
 from agent.api.facades.results import as_bytes, check_size, pictures_of
 from agent.api.parse import in_thread, read_body
 from agent.api.render import json_response
+from agent.api.response import Response
 
 __all__ = ["render_error", "run"]
 
@@ -42,7 +43,7 @@ async def _picture(request: web.Request, prepared: Prepared) -> web.Response:
     data = await as_bytes(request.app, first, "image/png")
     check_size(request.app, len(data))
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "task-id": delivery.task_id}
-    return web.Response(body=data, content_type="image/png", headers=headers)
+    return Response(body=data, content_type="image/png", headers=headers)
 
 
 async def _result(request: web.Request, prepared: Prepared) -> web.Response:
