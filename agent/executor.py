@@ -32,6 +32,7 @@ from agent.inputs.resolve import InputResolver, Prefetch
 from agent.model_uses import ModelUses
 from agent.outputs.collect import Collected, check_streamed, collect, named_files
 from agent.outputs.folder import OutputFolders
+from agent.outputs.room import OutputRoom
 from agent.seeds import replace_random_seeds
 from agent.settings import Settings
 from agent.tasks.live import LiveTask
@@ -111,6 +112,7 @@ class Executor:
     ) -> None:
         self._settings, self._engine, self._client, self._files = settings, engine, client, files
         self._feed, self._resolver, self._cleaner, self._uses = feed, resolver, cleaner, uses
+        self._room = OutputRoom()
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._catalog: Catalog | None = None
         self._catalog_generation = 0
@@ -148,6 +150,10 @@ class Executor:
                 await prefetch.aclose()
                 self._cleaner.schedule()
 
+    def let_go(self, live: LiveTask) -> None:
+        """The task is over, and what its attempts returned is no longer needed for it."""
+        self._room.release(live.id)
+
     async def heal(self, error: AgentError) -> None:
         """Make the engine forget what the fault may have come from; a dead engine needs nothing."""
         if isinstance(error, OutOfMemory | OutputMissing | OutputCorrupt):
@@ -177,7 +183,9 @@ class Executor:
             await self._slots.acquire()
             progress = await self._in_slot(job, generation)
         watch.note("run")
-        collected = await collect(self._files, live.id, progress, self._settings.max_output_bytes)
+        async with self._room.turn(live.id):
+            collected = await collect(self._files, live.id, progress, self._settings.max_output_bytes)
+            self._room.hold(live.id, sum(len(item.data) for item in collected))
         _check_outputs(job, progress)
         watch.note("collect")
         return collected

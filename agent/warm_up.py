@@ -103,3 +103,5 @@ class WarmUp:
         else:
             seconds = round(time.monotonic() - began, 3)
             log.info("warm_up.finished", seconds=seconds, outputs=len(collected), timings=live.record.timings)
+        finally:
+            self._executor.let_go(live)

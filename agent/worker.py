@@ -116,6 +116,7 @@ class Worker:
                 log.exception("task.not_concluded")
             finally:
                 self._safety.release(live)
+                self._executor.let_go(live)
                 record = live.record
                 span.note({"state": record.state.value, "attempts": len(record.attempts)})
                 span.end(error.code if error is not None else None)
