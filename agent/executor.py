@@ -61,6 +61,9 @@ NEEDS_RESTART = (EngineStalled, GpuBroken)
 #: How long an engine slot stays taken by a prompt that was given up, but that the engine does not let go of.
 ABANDON_SECONDS = 600
 
+#: How long the engine may remember prompts that are over.
+FORGET_SECONDS = 1
+
 #: How long the end of this instance waits for prompts to be taken out of the engine.
 STOP_SECONDS = 1
 
@@ -118,10 +121,13 @@ class Executor:
         self._catalog_generation = 0
         self._catalog_lock = asyncio.Lock()
         self._chores: set[asyncio.Task[None]] = set()
+        self._past_prompts: list[str] = []
+        self._is_stopping = asyncio.Event()
 
     async def stop(self) -> None:
         """Give up what goes on beside the attempts, but first let an engine that outlives us know that nobody waits
         for its prompts any more."""
+        self._is_stopping.set()
         if self._chores:
             await asyncio.wait(self._chores, timeout=STOP_SECONDS)
         for chore in tuple(self._chores):
@@ -207,7 +213,7 @@ class Executor:
                 self._spawn(self._abandon(execution, generation))
                 raise
         self._slots.release()
-        self._spawn(self._forget(execution))
+        self._forget(execution)
         return progress
 
     async def _follow(self, job: _Job, execution: Execution) -> Progress:
@@ -270,19 +276,29 @@ class Executor:
             if self._engine.state is EngineState.READY and self._engine.generation == generation:
                 async with asyncio.timeout(ABANDON_SECONDS):
                     await self._unless_gone(generation, execution.stop())
-                await self._forget(execution)
+                self._forget(execution)
         except (AgentError, TimeoutError) as exc:
             log.info("prompt.abandoned", prompt_id=execution.prompt_id, reason=str(exc) or "it goes on")
         finally:
             self._slots.release()
             await execution.close()
 
-    async def _forget(self, execution: Execution) -> None:
-        """History entries hold whole graphs, and ComfyUI keeps ten thousand of them."""
+    def _forget(self, execution: Execution) -> None:
+        """Have the engine do so: history entries hold whole graphs, and ComfyUI keeps ten thousand of them."""
+        self._past_prompts.append(execution.prompt_id)
+        if len(self._past_prompts) == 1:
+            self._spawn(self._forget_all())
+
+    async def _forget_all(self) -> None:
+        """A moment later, when callers have their answers, and several prompts at once."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FORGET_SECONDS):
+                await self._is_stopping.wait()
+        prompt_ids, self._past_prompts = self._past_prompts, []
         try:
-            await self._client.forget([execution.prompt_id])
+            await self._client.forget(prompt_ids)
         except ComfyUIError as exc:
-            log.debug("prompt.not_forgotten", prompt_id=execution.prompt_id, reason=str(exc))
+            log.debug("prompt.not_forgotten", prompt_ids=prompt_ids, reason=str(exc))
 
     @property
     def catalog(self) -> Catalog | None:

@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.provision.errors import ProvisionError
-from agent.provision.manifest import ModelEntry
+
+if TYPE_CHECKING:
+    from agent.provision.manifest import ModelEntry
 
 STATE_FOLDER = ".provision"
 CHUNK_BYTES = 2**20

@@ -49,7 +49,11 @@ async def test_agent_is_ready_when_its_warm_up_is_over_and_nobody_sees_a_task(
     assert pictures(tmp_path) == 1
     assert (await agent.get("/api/tasks")).ok()["tasks"] == []
     assert (await agent.get("/api/queue")).ok()["running"] == []
-    assert await agent.engine.get("/history") == {}, "it is forgotten like every other prompt"
+
+    async def is_forgotten() -> bool:
+        return bool(await agent.engine.get("/history") == {})
+
+    await eventually(is_forgotten)  # like every other prompt
 
 
 async def test_initialize_waits_for_the_one_run_however_often_it_is_called(
