@@ -7,11 +7,15 @@ from typing import Annotated, Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agent.api.facades.request import LONGEST_TEXT
 from agent.api.parse import in_thread, parse_object, read_body
 from agent.errors import InvalidParameter
 
 #: Most pictures of one call.
 MOST_PICTURES = 16
+
+#: Characters of the name of a sampler, a scheduler or a checkpoint.
+LONGEST_NAME = 1000
 
 #: Seeds of the original are this large; so is a random one.
 LARGEST_SEED = 2**32 - 1
@@ -49,6 +53,8 @@ FIXED_OPTIONS: dict[str, tuple[Any, ...]] = {"sd_vae": ("Automatic", "None", "",
 MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 Call = TypeVar("Call", bound="Drawing")
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
 
 class Options(BaseModel):
@@ -57,9 +63,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    sd_model_checkpoint: str | None = None
+    sd_model_checkpoint: Name | None = None
     CLIP_stop_at_last_layers: Annotated[int, Field(ge=1, le=12)] = 1
-    samples_format: str = "png"
+    samples_format: Name = "png"
 
     @property
     def media_type(self) -> str:
@@ -71,12 +77,12 @@ class Drawing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    prompt: str = ""
-    negative_prompt: str = ""
+    prompt: Text = ""
+    negative_prompt: Text = ""
     seed: Annotated[int, Field(ge=-1, le=2**64 - 1 - MOST_PICTURES)] = -1
-    sampler_name: str | None = None
-    sampler_index: str | None = None
-    scheduler: str | None = None
+    sampler_name: Name | None = None
+    sampler_index: Name | None = None
+    scheduler: Name | None = None
     batch_size: Annotated[int, Field(ge=1, le=MOST_PICTURES)] = 1
     n_iter: Annotated[int, Field(ge=1, le=MOST_PICTURES)] = 1
     steps: int | None = None

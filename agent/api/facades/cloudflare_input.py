@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 from pydantic_core import from_json
 
 from agent.api.facades.models import Answer, Model
-from agent.api.facades.request import Prepared, Wish, data_uri, prepare
+from agent.api.facades.request import LONGEST_TEXT, Prepared, Wish, data_uri, prepare
 from agent.api.parse import in_thread
 from agent.errors import InvalidJson, InvalidParameter
 
@@ -18,10 +18,6 @@ from agent.errors import InvalidJson, InvalidParameter
 DATA_URI = "data:"
 
 Size = Annotated[int, Field(strict=True, ge=64, le=2048)]
-
-
-#: Characters of one text, as many as OpenAI's API takes; more would only cost time before the GPU.
-LONGEST_TEXT = 32_000
 
 
 class Message(BaseModel):

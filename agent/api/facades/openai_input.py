@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from agent.api.facades.decoding import decode_picture
-from agent.api.facades.request import Wish, data_uri
+from agent.api.facades.request import LONGEST_TEXT, Wish, data_uri
 from agent.api.form import File, read_form
 from agent.api.parse import in_thread, parse_object, read_body
 from agent.errors import InvalidParameter
@@ -40,7 +40,7 @@ class Generation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    prompt: Annotated[str, Field(min_length=1, max_length=32_000)]
+    prompt: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
     model: str | None = None
     n: Annotated[int, Field(ge=1, le=10)] | None = None
     size: str | None = None

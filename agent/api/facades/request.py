@@ -35,6 +35,9 @@ NAMES = {
 #: What kind of parameter a role is where none has its name.
 KINDS = {"prompt": Kind.TEXT, "mask": Kind.MASK, "seed": Kind.SEED}
 
+#: Characters of one text, as many as OpenAI's API takes; more would only cost time and memory around the GPU.
+LONGEST_TEXT = 32_000
+
 #: Pixels of a megapixel, as ComfyUI counts them.
 MEGAPIXEL = 1024 * 1024
 

@@ -78,6 +78,14 @@ def test_loras_that_would_not_do_as_written_are_refused(prompt: str) -> None:
         read_prompt(prompt)
 
 
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt", "sampler_name", "scheduler"])
+def test_texts_have_an_end_for_they_come_back_with_each_picture(name: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        check_call(Drawing, {name: "x" * 32_001})
+    assert caught.value.facts["parameter"] == name
+    assert check_call(Drawing, {"prompt": "x" * 32_000}).prompt
+
+
 def encoded(image: Image.Image) -> str:
     out = io.BytesIO()
     image.save(out, "PNG")
