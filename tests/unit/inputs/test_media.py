@@ -201,6 +201,20 @@ def test_bombs_in_text_and_colour_profile_chunks_are_refused() -> None:
             image(png_of(10, 10, each))
 
 
+@pytest.mark.parametrize(
+    ("kind", "at", "part"),
+    [("PNG", 33, chunk(b"teSt", b"")), ("JPEG", 2, b"\xff\xef\0\2"), ("JPEG", 2, b"\xff")],
+)
+def test_picture_of_a_million_empty_parts_is_refused_before_pillow_reads_them(
+    kind: str, at: int, part: bytes
+) -> None:
+    data = picture(kind)
+    some, many = (data[:at] + part * count + data[at:] for count in (100, 1_000_000))
+    assert image(some).width == image(data).width
+    with pytest.raises(InvalidInput):
+        image(many)
+
+
 def test_tiff_of_a_million_strips_is_refused_before_pillow_makes_objects_of_them() -> None:
     strips = 1_000_000
     tags = [(256, 1), (257, strips), (258, 8), (259, 1), (262, 1), (273, 134), (277, 1), (278, 1), (279, 1)]
