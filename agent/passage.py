@@ -7,6 +7,8 @@ an input file: what runs, cancels or forgets work goes through the tasks.
 
 from __future__ import annotations
 
+import io
+
 import aiohttp
 import structlog
 from aiohttp import web
@@ -77,7 +79,7 @@ class Passage:
                 request.method,
                 f"{self._url}{request.rel_url if path is None else path}",
                 headers={**headers, **self._headers},
-                data=body,
+                data=io.BytesIO(body) if isinstance(body, bytes) else body,
                 allow_redirects=False,
             ) as answer:
                 return await _relay(request, answer, OWN if is_ours else SANDBOX)

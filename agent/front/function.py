@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +98,7 @@ class EngineFunction:
         try:
             async with self._session.post(
                 self._url,
-                data=body,
+                data=io.BytesIO(body),  # in pieces: bytes would be copied whole, and hold up the event loop
                 headers={**self._headers, **here().headers(), **named, **headers},
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS),

@@ -11,6 +11,7 @@ Authorization header: neither is ever told.
 from __future__ import annotations
 
 import asyncio
+import io
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -59,7 +60,7 @@ class Hook:
         try:
             async with self._session.post(
                 self._url,
-                data=body,
+                data=io.BytesIO(body),  # in pieces: bytes would be copied whole, and hold up the event loop
                 headers={**self._headers, "Content-Type": media_type, "Accept": "application/json"},
                 allow_redirects=False,
             ) as answer:

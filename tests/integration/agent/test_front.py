@@ -20,7 +20,7 @@ from PIL import Image
 from agent.api.keys import BOARD, RUNNER
 from tests.integration.agent import graphs
 from tests.integration.agent.conversation import conversation, events
-from tests.integration.agent.pictures import b64, color_of, png
+from tests.integration.agent.pictures import b64, color_of, encode, look, png
 from tests.integration.agent.service import PATIENCE_SECONDS, Agent, MakeAgent, eventually, take
 from tests.object_store import Bucket
 from tests.redis_server import RedisServer
@@ -170,6 +170,16 @@ async def test_what_is_no_workflow_does_not_reach_the_function(front: Agent, eng
     async with engine.engine.asked(0):
         (await front.run(b"{")).error(400, "InvalidJson")
         (await front.submit({"1": {"class_type": "X"}})).error(400, "InvalidWorkflow")
+
+
+async def test_large_picture_goes_through_in_pieces(front: Agent) -> None:
+    """aiohttp warns of bodies of more than 1 MiB that are sent in one piece, and a warning fails a test."""
+    noise = random.Random(7).randbytes(1024 * 1024 * 3)
+    data = encode(Image.frombytes("RGB", (1024, 1024), noise))
+    graph = graphs.loaded(f"data:image/png;base64,{b64(data)}")
+    body = io.BytesIO(json.dumps(graph).encode())
+    (result,) = (await front.call("POST", "/api/run", data=body)).results("2")
+    assert look(result).tobytes() == noise
 
 
 async def test_unknown_class_is_refused_and_readable(front: Agent) -> None:
