@@ -10,6 +10,7 @@ https://developers.google.com/speed/webp/docs/riff_container#animation
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -54,7 +55,7 @@ def write_png(
     """An APNG. `count`: of all frames; `has_default`: the first is only shown where animations are not; `how`: further
     parameters of Pillow."""
     chunks = [SIGNATURE]
-    numbers = iter(range(2 * count))
+    numbers = itertools.count()
     for index, part in enumerate(_parts(frames, 1, is_first_apart=has_default)):
         encoded = PngFile.parse(_encode(part.picture, "PNG", how))
         if index == 0:

@@ -240,14 +240,18 @@ def _is_long(workflow: Workflow) -> bool:
     for node in workflow.nodes.values():
         left -= LEAST_COUNTED
         for value in node.inputs.values():
-            left -= len(value) if isinstance(value, str) else 1
+            left -= _letters(value) if isinstance(value, str) else 1
             if left < 0 or (isinstance(value, list | dict) and not is_link(value)):
                 return True
     return left < 0
 
 
 def _counted(text: Text) -> int:
-    return max(LEAST_COUNTED, len(text.value) + MORE_LETTERS * text.value.count(LONGEST_SIGN))
+    return max(LEAST_COUNTED, _letters(text.value))
+
+
+def _letters(text: str) -> int:
+    return len(text) + MORE_LETTERS * text.count(LONGEST_SIGN)
 
 
 def _has_letters(text: str) -> bool:

@@ -178,6 +178,21 @@ def test_away_from_the_mark_no_frame_changes(kind: str, mode: str) -> None:
         assert after.info.get("duration") == before.info.get("duration")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_frames_whose_data_come_in_many_pieces_stay_whole(kind: str) -> None:
+    images = [Image.effect_noise((400, 300), 90 + number).convert("RGB") for number in range(3)]
+    how: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(images[0], kind, save_all=True, append_images=images[1:], duration=50, **how)
+    assert len(data) > 3 * 2**16  # Pillow cuts what it writes to a PNG there
+    before, after = look(data), look(marked(data))
+    assert after.n_frames == 3  # type: ignore[attr-defined]
+    for number in range(3):
+        before.seek(number)
+        after.seek(number)
+        far = (0, 0, 400, 200)
+        assert after.convert("RGB").crop(far).tobytes() == before.convert("RGB").crop(far).tobytes()
+
+
 def test_frames_of_other_modes_and_disposals_are_marked_as_they_are_shown() -> None:
     images = [frame.quantize(16) for frame in moving("RGB")]
     for disposal in (0, 1, 2):

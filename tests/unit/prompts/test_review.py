@@ -55,12 +55,13 @@ async def test_text_is_compared_once_however_often_it_stands_there(
     assert len(looks) == 2
 
 
+@pytest.mark.parametrize("text", ["fog, " * (INLINE_CHARACTERS // 4), "\ufdfa" * (INLINE_CHARACTERS // 16)])
 @pytest.mark.parametrize("wrapped", [lambda text: text, lambda text: [text], lambda text: {"a": [[text]]}])
 async def test_long_text_is_looked_at_in_a_thread_wherever_it_stands(
-    review: PromptReview, monkeypatch: pytest.MonkeyPatch, wrapped: Callable[[str], Any]
+    review: PromptReview, monkeypatch: pytest.MonkeyPatch, wrapped: Callable[[str], Any], text: str
 ) -> None:
     looks = looks_of(review, monkeypatch)
-    await review.check(drawing(wrapped("fog, " * (INLINE_CHARACTERS // 4))), Mode.ENFORCE)
+    await review.check(drawing(wrapped(text)), Mode.ENFORCE)
     assert looks
     assert all(name.startswith("prompt-review") for name in looks)
 
