@@ -94,19 +94,24 @@ def _parse(body: bytes, max_nodes: int) -> RunRequest:
         raise InvalidJson(f"The body is not JSON: {exc}.") from None
     if not isinstance(job, dict) or not isinstance(given := job.get("input"), dict):
         raise InvalidParameter('A job is {"input": {"workflow": {...}}}.', parameter="input")
-    if "webhook" in job:
+    if job.get("webhook") is not None:
         raise InvalidOptions(
             "webhook is not answered in RunPod's form here. Poll /status, or use POST /api/run, whose webhooks are "
             "those of Standard Webhooks.",
             option="webhook",
         )
-    for name in (*(n for n in job if n not in ("input", *IGNORED)), *(n for n in given if n not in INPUTS)):
+    for name in (
+        *(n for n in job if n not in ("input", "webhook", *IGNORED)),
+        *(n for n in given if n not in INPUTS),
+    ):
         raise InvalidParameter(f'"{name}" is nothing that worker-comfyui takes.', parameter=str(name))
     if "workflow" not in given:
         raise InvalidParameter('"input" has no "workflow".', parameter="workflow")
     graph = _with_pictures(given["workflow"], _pictures(given.get("images")))
     key = given.get("comfy_org_api_key")
-    beside = {} if key is None else {"extra_data": {"api_key_comfy_org": str(key)}}
+    if not isinstance(key, str | None):
+        raise InvalidParameter('"comfy_org_api_key" is a text.', parameter="comfy_org_api_key")
+    beside = {} if key is None else {"extra_data": {"api_key_comfy_org": key}}
     return check_envelope(Envelope(graph, beside, check_options(RunOptions, beside)), max_nodes)
 
 

@@ -140,6 +140,7 @@ async def test_temporary_pictures_are_left_out(worker: Agent) -> None:
         ({"input": {"workflow": {}, "images": [{"name": "x"}]}}, 422, "InvalidParameter"),
         ({"input": {"workflow": {"1": {}}}}, 400, "InvalidWorkflow"),
         ({"input": {"workflow": {}, "prompt": "x"}}, 422, "InvalidParameter"),
+        ({"input": {"workflow": graphs.painted(), "comfy_org_api_key": {}}}, 422, "InvalidParameter"),
         ({"input": {"workflow": {}}, "webhook": "https://example.com"}, 400, "InvalidOptions"),
     ],
 )
@@ -149,7 +150,7 @@ async def test_wrong_job_is_refused(worker: Agent, body: Any, status: int, code:
 
 
 async def test_what_has_no_meaning_here_is_let_be_or_refused_by_name(worker: Agent) -> None:
-    body = job(graphs.painted()) | {"policy": {"executionTimeout": 1000}, "s3Config": {}}
+    body = job(graphs.painted()) | {"policy": {"executionTimeout": 1000}, "s3Config": {}, "webhook": None}
     assert (await post(worker, "/runsync", body)).ok()["status"] == "COMPLETED"
     for path in ("/retry/x", "/purge-queue", "/v2/e/retry/x"):
         refused(await post(worker, path), 404, "NotFound")
