@@ -186,8 +186,8 @@ def test_base64_and_texts_too_long_for_a_name_look_like_base64(text: str) -> Non
 
 def test_telling_and_decoding_twenty_megabytes_is_quick() -> None:
     text = base64.b64encode(bytes(15 * 2**20)).decode()
-    started = time.perf_counter()
+    started = time.process_time()  # others may be busy
     assert looks_like_base64(text)
-    assert time.perf_counter() - started < 0.01
+    assert time.process_time() - started < 0.01
     assert len(decode_base64(text, 2**30)) == 15 * 2**20
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

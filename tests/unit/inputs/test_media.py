@@ -220,10 +220,10 @@ def test_tiff_of_a_million_strips_is_refused_before_pillow_makes_objects_of_them
     tags = [(256, 1), (257, strips), (258, 8), (259, 1), (262, 1), (273, 134), (277, 1), (278, 1), (279, 1)]
     entries = [struct.pack("<HHII", tag, 4, strips if tag == 273 else 1, value) for tag, value in tags]
     data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(entries) + bytes(4) + bytes(4 * strips)
-    started = time.perf_counter()
+    started = time.process_time()  # others may be busy
     with pytest.raises(InvalidInput):
         image(data)
-    assert time.perf_counter() - started < 0.2
+    assert time.process_time() - started < 0.2
 
 
 def test_workflow_text_inside_a_comfyui_png_is_no_problem() -> None:
