@@ -91,7 +91,7 @@ async def queue_prompt(request: web.Request) -> web.Response:
     """POST /prompt: run a graph as a task. The prompt's id is the task's."""
     try:
         body = await read_body(request)
-        wanted = await parse_run_request(request.app, body)
+        wanted = await parse_run_request(request.app, body, ignores_unknown=True)
         client_id = wanted.beside.get("client_id") or wanted.extra_data.get("client_id") or ""
         prompt_id = wanted.beside.get("prompt_id")
         if not isinstance(client_id, str) or (client_id and not CLIENT_ID.fullmatch(client_id)):

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from aiohttp import hdrs, web
@@ -56,10 +57,14 @@ async def read_run_request(request: web.Request) -> RunRequest:
     return await parse_run_request(request.app, await read_body(request))
 
 
-async def parse_run_request(app: web.Application, body: bytes) -> RunRequest:
-    """As `read_run_request`, for a body that is here already. Raises WorkflowTooLarge, and those for its content."""
+async def parse_run_request(
+    app: web.Application, body: bytes, *, ignores_unknown: bool = False
+) -> RunRequest:
+    """As `read_run_request`, for a body that is here already. `ignores_unknown`: options that nobody knows are left
+    out, as ComfyUI leaves them out, instead of refused. Raises WorkflowTooLarge, and those for its content."""
     max_nodes, is_small = app[SETTINGS].max_nodes, len(body) <= INLINE_BYTES
-    envelope = parse_envelope(body) if is_small else await in_thread(app, parse_envelope, body)
+    parse = partial(parse_envelope, ignores_unknown=ignores_unknown)
+    envelope = parse(body) if is_small else await in_thread(app, parse, body)
     del body  # what is parsed is as large again
     check_webhook(app, envelope.options.webhook)
     if envelope.options.parked is not None:
@@ -179,13 +184,13 @@ class Envelope(NamedTuple):
     options: RunOptions
 
 
-def parse_envelope(body: bytes) -> Envelope:
+def parse_envelope(body: bytes, *, ignores_unknown: bool = False) -> Envelope:
     """Raises InvalidJson, InvalidWorkflow, InvalidOptions. Takes a while for megabytes."""
     try:
         data = from_json(body, allow_inf_nan=False)
     except ValueError as exc:
         raise InvalidJson(f"The body is not JSON: {exc}. Send the workflow as application/json.") from None
-    return _split(data)
+    return _split(data, ignores_unknown=ignores_unknown)
 
 
 def check_envelope(envelope: Envelope, max_nodes: int) -> RunRequest:
@@ -236,13 +241,15 @@ def _digest(workflow: Workflow, options: RunOptions) -> str:
     return digest
 
 
-def _split(data: Any) -> Envelope:
+def _split(data: Any, *, ignores_unknown: bool = False) -> Envelope:
     """A body is the workflow itself or an envelope around it. A node may be called "prompt", but has a class."""
     is_envelope = isinstance(data, dict) and "prompt" in data and not _is_node(data["prompt"])
     if not is_envelope:
         _refuse_wrong_word(data)
         return Envelope(data, {}, RunOptions())
     beside = {name: value for name, value in data.items() if name != "prompt"}
+    if ignores_unknown:
+        beside = {name: value for name, value in beside.items() if name in RunOptions.model_fields}
     return Envelope(data["prompt"], beside, check_options(RunOptions, beside))
 
 

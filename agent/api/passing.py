@@ -51,9 +51,11 @@ async def read_upload(request: web.Request) -> MultipartWriter:
     image = fields.get("image")
     if not isinstance(image, File) or not image.filename:
         raise InvalidRequest("The form has no file with a name in its field `image`.")
-    if UNSHOWN.search(image.filename):
-        raise InvalidRequest("The name of the file has control characters, or is not UTF-8.")
     texts = {name: value for name in TEXTS if isinstance(value := fields.get(name), str)}
+    if UNSHOWN.search(image.filename) or UNSHOWN.search(texts.get("subfolder", "")):
+        raise InvalidRequest(
+            "The name of the file, or of its subfolder, has control characters, or is not UTF-8."
+        )
     if request.path.endswith(MASK):
         _check_original(request, texts.get("original_ref"))
     if texts.get("type", "input") not in ("input", "temp"):

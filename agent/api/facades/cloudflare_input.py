@@ -135,14 +135,20 @@ def wish_of(given: Input, model: Model) -> Wish:
 
 
 def _words(given: Input) -> str | None:
-    """The prompt; a conversation becomes one text, in which each turn begins with its role."""
+    """The prompt; a conversation becomes one text, in which each turn begins with its role. Raises InvalidParameter."""
     if given.prompt is not None or given.text is not None:
         return given.prompt if given.prompt is not None else given.text
     if not given.messages:
         return None
     if len(given.messages) == 1:
         return given.messages[0].content
-    return "\n".join(f"{message.role}: {message.content}" for message in given.messages)
+    words = "\n".join(f"{message.role}: {message.content}" for message in given.messages)
+    if len(words) > LONGEST_TEXT:
+        raise InvalidParameter(
+            f'Parameter "messages": all of them together may have {LONGEST_TEXT} characters.',
+            parameter="messages",
+        )
+    return words
 
 
 def _picture(value: Any, name: str) -> str:

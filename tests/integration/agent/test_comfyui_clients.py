@@ -122,6 +122,16 @@ async def test_same_prompt_again_is_the_same_task_and_another_graph_is_refused(o
         assert (refused.status, refused.json["error"]["type"]) == (409, "TaskConflict")
 
 
+async def test_fields_of_a_request_that_nobody_knows_are_ignored_as_comfyui_does(open_agent: Agent) -> None:
+    async with connected(open_agent) as client:
+        graph = graphs.painted()
+        accepted = (await client.queue_prompt(graph, workflow_id="x", a_later_version={"may": "send"})).ok()
+        assert "execution_success" in kinds(await client.hear_out(accepted["prompt_id"]))
+        wrong = await client.queue_prompt(graph, partial_execution_targets="2")
+        assert (wrong.status, wrong.json["error"]["type"]) == (400, "InvalidOptions")
+    (await open_agent.run({"prompt": graph, "workflow_id": "x"})).error(400, "InvalidOptions")
+
+
 async def test_previews_come_in_the_form_that_the_client_understands(open_agent: Agent) -> None:
     for says_hello in (False, True):
         async with connected(open_agent) as client:

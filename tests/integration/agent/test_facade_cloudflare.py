@@ -158,6 +158,8 @@ async def test_text_workflows_answer_in_the_shapes_of_their_tasks(shelved: Agent
     talk = [{"role": "system", "content": "Be kind."}, *turn]
     said = result_of(await ask(shelved, llama, messages=talk))["response"]
     assert said == "You said: system: Be kind.\nuser: hi"
+    many = [{"role": "user", "content": "x" * 20_000}] * 2
+    assert '"messages"' in cloudflare_error(await ask(shelved, llama, messages=many), 400, 5006)
     translated = result_of(await ask(shelved, m2m, text="moule frites", target_lang="french"))
     assert translated == {"translated_text": "en>french: moule frites"}
     assert '"target_lang"' in cloudflare_error(await ask(shelved, m2m, text="x"), 400, 5006)

@@ -166,7 +166,9 @@ async def test_upload_that_is_none_is_refused(open_agent: Agent) -> None:
     broken.append(png((1, 2, 3)), {"Content-Disposition": disposition})
     folder = aiohttp.FormData({"subfolder": f"{'a' * 64}.png"})  # which no picture could be uploaded beside
     folder.add_field("image", png((1, 2, 3)), filename="x.png")
-    for data in (form, broken, folder, b"picture", None):
+    odd = aiohttp.FormData({"subfolder": "a\0b"})
+    odd.add_field("image", png((1, 2, 3)), filename="x.png")
+    for data in (form, broken, folder, odd, b"picture", None):
         (await open_agent.call("POST", "/upload/image", data=data)).error(400, "InvalidRequest")
 
 
