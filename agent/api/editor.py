@@ -22,7 +22,7 @@ from agent.api.parse import check_task_id, parse_object, parse_run_request, read
 from agent.api.render import ErrorResponse, json_response
 from agent.api.tasks import send_output
 from agent.editor.viewing import Rendering, rendering_of
-from agent.errors import AgentError, InvalidOptions, InvalidQuery, NotFound, NotLabelled
+from agent.errors import AgentError, InvalidOptions, InvalidQuery, NotFound
 from comfyui.routes import HARMLESS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -162,7 +162,8 @@ async def interrupt(request: web.Request) -> web.Response:
 async def view(request: web.Request) -> web.StreamResponse:
     """GET /view: a prompt's file as it was delivered, or a preview of that; the engine's other files as they are.
 
-    Raises NotLabelled for a preview that cannot carry the file's labels, InvalidQuery where none can be made.
+    Raises NotLabelled for a preview that cannot carry the file's labels, PictureTooLarge for one of too many pixels,
+    InvalidQuery where none can be made.
     """
     query = request.query
     place = (query.get("filename", ""), query.get("subfolder", ""), query.get("type", "output"))
@@ -181,7 +182,7 @@ async def view(request: web.Request) -> web.StreamResponse:
 async def _render(request: web.Request, data: bytes, rendering: Rendering) -> bytes:
     try:
         return await request.app[LABELLER].convert(data, rendering.render)
-    except NotLabelled:
+    except AgentError:
         raise
     except Exception as exc:  # Pillow raises whatever it meets in a picture that it does not know
         raise InvalidQuery(

@@ -67,9 +67,10 @@ def _transparency(data: bytes) -> bytes:
 
 
 def _open(data: bytes) -> Image.Image:
-    from PIL import Image  # noqa: PLC0415 - keeps the start of the process light
+    """Raises Unreadable, also for formats that outputs seldom have: some of Pillow's run interpreters."""
+    from agent.safety.picture import open_picture  # noqa: PLC0415 - keeps the start of the process light
 
-    return Image.open(io.BytesIO(data))
+    return open_picture(data)
 
 
 def _write(picture: Image.Image, form: str, **encoding: int) -> bytes:

@@ -108,6 +108,18 @@ async def test_file_that_is_no_picture_is_shown_whole_and_a_broken_one_refused(
         assert (away.status, away.headers["Location"]) == (302, "https://bucket.example/signed")
 
 
+async def test_file_with_too_many_pixels_has_no_previews_but_is_shown_as_it_is(make_agent: MakeAgent) -> None:
+    agent = await make_agent(pass_through=["all"], max_output_pixels=100)
+    async with connected(agent) as client:
+        prompt_id = (await client.queue_prompt(graphs.painted(size=(16, 16)))).ok()["prompt_id"]
+        await client.hear_out(prompt_id)
+        (file,) = (await client.get_history(prompt_id))[prompt_id]["outputs"]["2"]["images"]
+    for asked in ({"preview": "webp"}, {"channel": "a"}):
+        error = (await agent.get("/view", params={**file, **asked})).error(413, "PictureTooLarge")
+        assert "AGENT_MAX_OUTPUT_PIXELS" in error["detail"]
+    assert look((await agent.get("/view", params=file)).body).size == (16, 16)
+
+
 async def answer(value: tuple[Output, bytes | str]) -> tuple[Output, bytes | str]:
     return value
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agent.editor.viewing import rendering_of
+from agent.safety.picture import Unreadable
 from tests.integration.agent.pictures import animation, encode, look, picture
 
 #: Half of it can be seen through.
@@ -80,3 +81,13 @@ def test_pictures_of_every_mode(mode: str) -> None:
 def test_of_an_animation_the_first_frame_is_shown() -> None:
     shown = rendered(animation(), preview="jpeg;100")
     assert shown.convert("RGB").resize((1, 1)).getpixel((0, 0))[0] > 250
+
+
+@pytest.mark.parametrize(
+    "data", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", encode(picture(), "PPM")]
+)
+def test_other_formats_are_not_decoded(data: bytes) -> None:
+    """Pillow would hand PostScript to Ghostscript, which runs it, and of others nobody has counted the pixels."""
+    for query in ({"preview": "webp"}, {"channel": "rgb"}, {"channel": "a"}):
+        with pytest.raises(Unreadable):
+            rendered(data, **query)
