@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from agent.api import editor_jobs, pages, passing
 from agent.api.editor_socket import CLIENT_ID, open_socket
 from agent.api.keys import API_KEYS, DESK, LABELLER, PASSAGE
-from agent.api.parse import check_task_id, parse_object, parse_run_request, read_body
+from agent.api.parse import check_task_id, parse_run_request, read_body, read_object
 from agent.api.render import ErrorResponse, json_response
 from agent.api.tasks import send_output
 from agent.editor.viewing import Rendering, rendering_of
@@ -121,7 +121,7 @@ async def show_queue(request: web.Request) -> web.Response:
 
 async def change_queue(request: web.Request) -> web.Response:
     """POST /queue: `delete` these waiting prompts, or `clear` all of them."""
-    asked = await _read_object(request)
+    asked = await read_object(request, or_nothing=True)
     if asked.get("clear"):
         await request.app[DESK].cancel(running=False, prompt_ids=None)
     if ids := _ids(asked):
@@ -143,7 +143,7 @@ async def show_one(request: web.Request) -> web.Response:
 
 async def change_history(request: web.Request) -> web.Response:
     """POST /history: `delete` these, or `clear` it. The tasks and their results stay."""
-    asked = await _read_object(request)
+    asked = await read_object(request, or_nothing=True)
     if asked.get("clear"):
         request.app[DESK].forget(None)
     if ids := _ids(asked):
@@ -153,9 +153,9 @@ async def change_history(request: web.Request) -> web.Response:
 
 async def interrupt(request: web.Request) -> web.Response:
     """POST /interrupt: cancel the running prompts of ComfyUI's clients, or the one that `prompt_id` names."""
-    asked = await _read_object(request)
+    asked = await read_object(request, or_nothing=True)
     only = asked.get("prompt_id")
-    await request.app[DESK].cancel(running=True, prompt_ids=[str(only)] if only else None)
+    await request.app[DESK].cancel(running=True, prompt_ids={str(only)} if only else None)
     return web.Response()
 
 
@@ -190,15 +190,9 @@ async def _render(request: web.Request, data: bytes, rendering: Rendering) -> by
         ) from exc
 
 
-async def _read_object(request: web.Request) -> dict[str, Any]:
-    """A JSON object; nothing at all is an empty one, as for ComfyUI. Raises InvalidJson."""
-    body = await read_body(request)
-    return parse_object(body) if body.strip() else {}
-
-
-def _ids(asked: dict[str, Any]) -> list[str]:
+def _ids(asked: dict[str, Any]) -> set[str]:
     named = asked.get("delete")
-    return [str(one) for one in named] if isinstance(named, list) else []
+    return {str(one) for one in named} if isinstance(named, list) else set()
 
 
 def _number(request: web.Request, name: str) -> int | None:

@@ -7,7 +7,7 @@ import re
 from aiohttp import web
 
 from agent.api.keys import DESK
-from agent.api.parse import parse_object, read_body
+from agent.api.parse import read_object
 from agent.api.render import json_response
 from agent.editor.jobs import STATUSES, Asked, Order, describe, listed
 from agent.errors import InvalidParameter, InvalidQuery, TaskNotFound
@@ -31,18 +31,18 @@ async def show_job(request: web.Request) -> web.Response:
 
 async def cancel_job(request: web.Request) -> web.Response:
     """POST /api/jobs/ID/cancel: whether there was anything to cancel."""
-    return await _cancel(request, [request.match_info["job_id"]])
+    return await _cancel(request, {request.match_info["job_id"]})
 
 
 async def cancel_jobs(request: web.Request) -> web.Response:
     """POST /api/jobs/cancel, with the ids in `job_ids`."""
-    ids = parse_object(await read_body(request)).get("job_ids")
+    ids = (await read_object(request)).get("job_ids")
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
         raise InvalidParameter("job_ids is a list of the ids of jobs.", parameter="job_ids")
-    return await _cancel(request, ids)
+    return await _cancel(request, set(ids))
 
 
-async def _cancel(request: web.Request, ids: list[str]) -> web.Response:
+async def _cancel(request: web.Request, ids: set[str]) -> web.Response:
     return json_response({"cancelled": await request.app[DESK].cancel(running=None, prompt_ids=ids)})
 
 

@@ -165,6 +165,17 @@ async def reading(request: web.Request) -> AsyncIterator[None]:
         raise InvalidRequest("The body is not what its length or its headers say.") from None
 
 
+async def read_object(request: web.Request, *, or_nothing: bool = False) -> dict[str, Any]:
+    """A body that is a JSON object; `or_nothing`: one that is empty is an empty object. Raises InvalidJson, and what
+    `read_body` raises."""
+    body = await read_body(request)
+    if or_nothing and not body.strip():
+        return {}
+    return (
+        parse_object(body) if len(body) <= INLINE_BYTES else await in_thread(request.app, parse_object, body)
+    )
+
+
 def parse_object(body: bytes) -> dict[str, Any]:
     """A body that is a JSON object. Raises InvalidJson. Takes a while for megabytes."""
     try:

@@ -172,13 +172,13 @@ class Desk:
             ended = ended[max(begin, 0) :][:most]
         return {prompt.id: prompt.as_history() for prompt in ended}
 
-    def forget(self, prompt_ids: list[str] | None) -> None:
+    def forget(self, prompt_ids: set[str] | None) -> None:
         """Leave these out of /history from now on; None: all that are over. The tasks stay as they are."""
         for prompt in tuple(self._prompts.values()):
             if prompt.record.state.is_final and (prompt_ids is None or prompt.id in prompt_ids):
                 self._drop(prompt)
 
-    async def cancel(self, *, running: bool | None, prompt_ids: list[str] | None) -> bool:
+    async def cancel(self, *, running: bool | None, prompt_ids: set[str] | None) -> bool:
         """Cancel prompts of ComfyUI's clients that run, or those that wait; None: both. `prompt_ids` None: all of them.
         Nobody else's tasks. Says whether there were any."""
         chosen = [

@@ -123,11 +123,6 @@ def _read(body: bytes, kind: type[Call]) -> tuple[Call, dict[str, Any]]:
     return check_call(kind, data), data
 
 
-async def read_object(request: web.Request) -> dict[str, Any]:
-    """A body of JSON that is an object. Raises InvalidJson."""
-    return await in_thread(request.app, parse_object, await read_body(request))
-
-
 def check_call(kind: type[Call], data: dict[str, Any]) -> Call:
     """The call that these parameters make. Raises InvalidParameter."""
     for name, reason in REFUSED.items():

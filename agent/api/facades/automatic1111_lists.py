@@ -8,10 +8,11 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.access import shown_key
-from agent.api.facades.automatic1111_input import Options, check_options, read_object
+from agent.api.facades.automatic1111_input import Options, check_options
 from agent.api.facades.automatic1111_models import checkpoint_files, find_checkpoint, lora_files, stem
 from agent.api.facades.automatic1111_samplers import SAMPLERS, SCHEDULERS
 from agent.api.keys import API_KEYS, MODELS, SETTINGS, WEB_UI
+from agent.api.parse import read_object
 from agent.api.render import json_response
 from agent.errors import InvalidOptions
 

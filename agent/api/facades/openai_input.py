@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from agent.api.facades.decoding import decode_picture
 from agent.api.facades.request import LONGEST_TEXT, Wish, data_uri
 from agent.api.form import File, read_form
-from agent.api.parse import in_thread, parse_object, read_body
+from agent.api.parse import in_thread, read_object
 from agent.errors import InvalidParameter
 
 #: The model of a call that names none.
@@ -98,13 +98,13 @@ class Edit(Generation):
 
 async def read_generation(request: web.Request) -> Generation:
     """Raises InvalidJson, InvalidParameter."""
-    return _validate(Generation, await in_thread(request.app, parse_object, await read_body(request)))
+    return _validate(Generation, await read_object(request))
 
 
 async def read_edit(request: web.Request) -> Edit:
     """An edit, as the form of the original or as its JSON. Raises InvalidJson, InvalidRequest, InvalidParameter."""
     if request.content_type != "multipart/form-data":
-        return _validate(Edit, await in_thread(request.app, parse_object, await read_body(request)))
+        return _validate(Edit, await read_object(request))
     data: dict[str, Any] = {"images": []}
     for name, value in await read_form(request):
         if name not in PICTURES:

@@ -8,9 +8,8 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.agent import graphs
-from tests.integration.agent.conftest import MakeAgent
 from tests.integration.agent.editor import Client, connected
-from tests.integration.agent.service import Agent, eventually
+from tests.integration.agent.service import Agent, MakeAgent, eventually
 
 BASES = ("/api/jobs", "/comfyui/api/jobs")
 
@@ -81,7 +80,8 @@ async def test_jobs_that_run_and_wait_are_listed_and_cancelled(open_agent: Agent
         waiting = (await jobs(open_agent, status="pending", sort_order="asc"))["jobs"]
         assert [job["id"] for job in waiting] == ids[1:]
         assert (await open_agent.get(f"/api/jobs/{ids[1]}")).ok()["status"] == "pending"
-        answer = await open_agent.call("POST", "/api/jobs/cancel", json={"job_ids": [*ids[1:], "unknown"]})
+        unknown = [f"unknown-{number}" for number in range(20_000)]  # too many to be parsed on the event loop
+        answer = await open_agent.call("POST", "/api/jobs/cancel", json={"job_ids": [*unknown, *ids[1:]]})
         assert answer.ok() == {"cancelled": True}
         assert (await open_agent.call("POST", f"/api/jobs/{ids[0]}/cancel")).ok() == {"cancelled": True}
 
