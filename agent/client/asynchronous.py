@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from inspect import isawaitable
@@ -16,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from agent.client.conversation import RUN_SECONDS, Conversation, Done, Steps, advance, named_body
-from agent.client.errors import AgentClientError, AgentUnreachable, TaskFailed
+from agent.client.errors import AgentClientError, AgentUnreachable, TaskFailed, tls_reason
 from agent.client.following import STREAM_SILENCE_SECONDS, Following
 from agent.client.results import OutputFile, Result
 from agent.client.retries import RETRY_PAUSES
@@ -253,6 +254,8 @@ def reaching(url: str) -> Iterator[None]:
     except TimeoutError as exc:
         raise AgentUnreachable(f"{origin(url)} does not answer in time.") from exc
     except aiohttp.ClientConnectorError as exc:
+        if isinstance(exc.os_error, ssl.SSLError):
+            raise AgentUnreachable(f"{origin(url)} cannot be reached: {tls_reason(exc.os_error)}.") from exc
         # asyncio words it itself, and no better than the system does.
         number = exc.os_error.errno or 0
         reason = os.strerror(number) if number > 0 else exc.os_error.strerror or str(exc.os_error)

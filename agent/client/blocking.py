@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ import requests
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from agent.client.conversation import RUN_SECONDS, Conversation, Done, Steps, advance, named_body
-from agent.client.errors import AgentClientError, AgentUnreachable, TaskFailed
+from agent.client.errors import AgentClientError, AgentUnreachable, TaskFailed, tls_reason
 from agent.client.following import STREAM_SILENCE_SECONDS, Following
 from agent.client.results import OutputFile, Result
 from agent.client.retries import RETRY_PAUSES
@@ -268,6 +269,8 @@ def _reaching(url: str) -> Iterator[None]:
         cause = _cause(exc)
         if isinstance(exc, requests.Timeout) or isinstance(cause, TimeoutError | ReadTimeoutError):
             raise AgentUnreachable(f"{origin(url)} does not answer in time.") from exc
+        if isinstance(cause, ssl.SSLError):
+            raise AgentUnreachable(f"{origin(url)} cannot be reached: {tls_reason(cause)}.") from exc
         reason = str(cause.args[0] if cause.args else cause).rpartition(": ")[2].rstrip(".")
         # What urllib3 says of a connection that stood; it wraps what kept one from being made otherwise.
         if isinstance(cause, ProtocolError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 #: Answers of proxies, and of instances that start, stop or have no room: the same request may be sent again.
@@ -29,6 +30,13 @@ class AgentUnreachable(AgentClientError):
     def __init__(self, detail: str, *, broke: bool = False) -> None:
         self.broke = broke
         super().__init__(detail)
+
+
+def tls_reason(error: ssl.SSLError) -> str:
+    """Why no HTTPS connection came about. The number that the error has is not one of the system's."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted, {error.verify_message.rstrip('.')}"
+    return f"TLS failed there, {(error.reason or 'for no reason given').lower().replace('_', ' ')}"
 
 
 class AgentRequestError(AgentClientError):

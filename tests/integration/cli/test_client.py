@@ -167,6 +167,13 @@ def test_ready_agent_says_so(client):
     assert client.ready()
 
 
+def test_https_where_none_is_spoken_is_said(make_client, agent_url):
+    url = agent_url.replace("http:", "https:")
+    with make_client(url) as client, pytest.raises(AgentUnreachable) as caught:
+        client.task("t")
+    assert caught.value.detail == f"{url} cannot be reached: TLS failed there, wrong version number."
+
+
 def test_nobody_there_is_unreachable_and_not_ready(make_client):
     with make_client(f"http://127.0.0.1:{free_port()}") as client:
         assert not client.ready()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agent.client import AgentClient, AgentRequestError, AgentUnreachable, following
+from tests.certificates import self_signed
 
 QUEUED = {"id": "t", "state": "queued", "progress": 0.0, "error": None}
 HALF = {**QUEUED, "state": "running", "progress": 0.5}
@@ -359,3 +361,14 @@ def test_answer_that_does_not_come_is_unreachable(make_client, server):
     with make_client(server.url(), timeout=0.2) as client, pytest.raises(AgentUnreachable, match="in time"):
         client.task("t")
     server.released.set()
+
+
+def test_certificate_that_is_not_trusted_is_named(make_client, server, tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path, "localhost"))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    url = server.url("localhost").replace("http:", "https:")
+    with make_client(url) as client, pytest.raises(AgentUnreachable) as caught:
+        client.task("t")
+    reason = "its certificate is not trusted, self-signed certificate"
+    assert caught.value.detail == f"{url} cannot be reached: {reason}."

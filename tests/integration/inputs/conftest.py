@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import gzip
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import which
 
 import pytest
+
+from tests.certificates import self_signed
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(1000)
 
@@ -194,15 +194,7 @@ def answers_of(port: int) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for media.test, key included."""
-    if which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    pem = tmp_path_factory.mktemp("tls") / "media.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=media.test -addext subjectAltName=DNS:media.test"
-    subprocess.run(
-        [*command.split(), "-keyout", pem, "-out", pem], check=True, capture_output=True, timeout=20
-    )
-    return pem
+    return self_signed(tmp_path_factory.mktemp("tls"), "media.test")
 
 
 @pytest.fixture
