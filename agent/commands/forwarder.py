@@ -27,7 +27,15 @@ CONNECT_SECONDS, SILENCE_SECONDS = 30, 300
 PING_SECONDS = 20
 
 #: What the agent is told of a request. Nothing that a browser knows of other pages is among it, cookies least of all.
-REQUEST_HEADERS = ("Accept", "Comfy-User", "Content-Length", "Content-Type", "If-None-Match", "Range")
+REQUEST_HEADERS = (
+    "Accept",
+    "Comfy-User",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "If-None-Match",
+    "Range",
+)
 
 #: What the client is told of the answer.
 ANSWER_HEADERS = (
@@ -68,7 +76,9 @@ class Forwarder:
         )
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=1, auto_decompress=False
+        )
         await self._runner.setup()
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import signal
 import socket
@@ -87,6 +88,9 @@ async def test_script_of_comfyui_runs_its_prompt(command, opened_url):
             form.add_field("image", picture, filename="sent.png")
             async with http.post("/upload/image", data=form) as answer:
                 assert (await answer.json())["name"] == "sent.png"
+            packed, how = gzip.compress(b"{}"), {"Content-Encoding": "gzip"}
+            async with http.post("/queue", data=packed, headers=how) as answer:
+                assert answer.status == 200, "it arrives as it was sent"
             async with http.get("/") as answer:
                 assert (answer.status, answer.content_type) == (200, "text/html")
             async with http.get("/api/tasks") as answer:
