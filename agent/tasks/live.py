@@ -232,8 +232,10 @@ class LiveTask:
         self._writer = asyncio.create_task(self._write_on(claim, written), name=f"writer {self.id}")
 
     async def _write_on(self, claim: Claim, written: TaskRecord) -> None:
-        """Write each change after `written`, at most one every WRITE_SECONDS; the last one again until it is stored."""
+        """Write each change after `written`, which has just been stored, at most one every WRITE_SECONDS; the last one
+        again until it is stored. The end of a task is not written here, so that a quick one needs no write but that."""
         is_stored, preview = True, None
+        await asyncio.sleep(WRITE_SECONDS)
         while True:
             changed, record = self._changed, self.record
             if record is not written or not is_stored:
