@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -182,13 +184,11 @@ class InputResolver:
         match scheme and scheme[1].lower():
             case "http" | "https" | "s3" | "oss":
                 fetched = await prefetch.fetch(text)
-                hint = fetched.filename or fetched.content_type
-                return await self._hand_over(fetched.data, kind, hint, prefetch)
+                size = len(fetched.data)
+                return await self._hand_over(partial(_named, fetched), kind, size, prefetch)
             case "data":
-                media_type, data = await _in_thread(
-                    parse_data_uri, text, self._limits.max_bytes, size=len(text)
-                )
-                return await self._hand_over(data, kind, media_type, prefetch)
+                read = partial(parse_data_uri, text, self._limits.max_bytes)
+                return await self._hand_over(read, kind, len(text), prefetch)
             case _:
                 return await self._resolve_bare(value, kind, prefetch)
 
@@ -198,17 +198,25 @@ class InputResolver:
             return value
         if not looks_like_base64(value):
             raise InvalidInput(f"ComfyUI has no such file, and the value is no URL and no base64. {WANTED}")
-        data = await _in_thread(decode_base64, value, self._limits.max_bytes, size=len(value))
-        return await self._hand_over(data, kind, None, prefetch)
+        read = partial(_unnamed, value, self._limits.max_bytes)
+        return await self._hand_over(read, kind, len(value), prefetch)
 
     async def _names_file(self, value: str) -> bool:
         file = parse_file_name(value)
         return file is not None and await self._client.has_file(file)
 
-    async def _hand_over(self, data: bytes, kind: MediaKind, hint: str | None, prefetch: Prefetch) -> str:
+    async def _hand_over(
+        self, read: Callable[[], tuple[str | None, bytes]], kind: MediaKind, size: int, prefetch: Prefetch
+    ) -> str:
+        """The name under which the engine finds the file. `read` gives a hint at its type, and its bytes, and takes a
+        while where what it reads is of some `size`."""
         from agent.inputs.media import inspect  # noqa: PLC0415 - Pillow need not be there before the first picture
 
-        media: Media = await _in_thread(lambda: inspect(data, kind, self._limits, hint=hint), size=len(data))
+        def read_and_inspect() -> Media:
+            hint, data = read()
+            return inspect(data, kind, self._limits, hint=hint)
+
+        media = read_and_inspect() if size <= INLINE_BYTES else await asyncio.to_thread(read_and_inspect)
         async with self._uploading.setdefault(media.name, asyncio.Lock()):
             if upload := self._uploaded.get(media.name):
                 prefetch.hold(upload)  # before anything is waited for: it must not be cleaned away meanwhile
@@ -251,11 +259,12 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _in_thread(function: Any, *arguments: Any, size: int) -> Any:
-    """Run CPU work of `size` bytes where it does not hold up the event loop."""
-    if size <= INLINE_BYTES:
-        return function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
+def _named(fetched: Fetched) -> tuple[str | None, bytes]:
+    return fetched.filename or fetched.content_type, fetched.data
+
+
+def _unnamed(text: str, max_bytes: int) -> tuple[str | None, bytes]:
+    return None, decode_base64(text, max_bytes)
 
 
 def _at(error: AgentError, item: MediaInput, workflow: Workflow) -> AgentError:
