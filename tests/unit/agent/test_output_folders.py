@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from agent.errors import OutputTooLarge
+from agent.outputs import folder as module
 from agent.outputs.folder import OutputFolders
 from comfyui.client import Client, FileRef
 from comfyui.folders import Folders
@@ -144,6 +146,21 @@ async def test_a_folder_of_the_operators_is_left_alone(
     assert await files.fetch_file(CAT, any_size) == SENT
     assert engine.looked_for == []
     files.close()
+
+
+async def test_a_disk_that_does_not_answer_is_given_up(
+    files: OutputFolders, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await files.fetch_file(CAT, any_size) == b"a cat"
+    answers = threading.Event()
+    monkeypatch.setattr(module, "_read", lambda *_: answers.wait())
+    monkeypatch.setattr(module, "DISK_SECONDS", 0.05)
+    try:
+        assert await files.fetch_file(CAT, any_size) == SENT
+        monkeypatch.undo()
+        assert await files.fetch_file(CAT, any_size) == SENT, "it is not asked again"
+    finally:
+        answers.set()
 
 
 async def test_there_must_be_room_for_a_file(files: OutputFolders, engine: Engine) -> None:
