@@ -35,7 +35,6 @@ from comfyui.routes import HARMLESS
 #: Behind a gateway: what the platform gives an instance to drain (90 s), less what is left to be done then.
 LONGEST_SHUTDOWN_SECONDS = 75
 
-
 #: In place of single routes: everything that ComfyUI's own clients need.
 ALL_ROUTES = "all"
 
@@ -105,7 +104,7 @@ def _check_routes(names: list[str]) -> list[str]:
     return names
 
 
-SecretList = Annotated[list[SecretStr], BeforeValidator(_split_keys)]
+KeyList = Annotated[list[SecretStr], BeforeValidator(_split_keys)]
 
 
 class CoreSettings(SettingsGroup):
@@ -126,7 +125,7 @@ class CoreSettings(SettingsGroup):
     invocation: Invocation = Field(
         Invocation.AUTO, description="Who answers 202 to asynchronous callers: auto, gateway or standalone."
     )
-    api_keys: SecretList = Field(
+    api_keys: KeyList = Field(
         default_factory=list,
         description="Comma-separated keys, one of which each request must carry. None: open.",
     )
@@ -217,7 +216,7 @@ class CoreSettings(SettingsGroup):
 
     @property
     def serves_comfyui_clients(self) -> bool:
-        """Whether ComfyUI's editor, `comfy-cli run` and scripts for ComfyUI work on our port."""
+        """Whether ComfyUI's editor, comfy-cli and scripts for ComfyUI work on our port."""
         return ALL_ROUTES in self.pass_through
 
     @property

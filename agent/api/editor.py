@@ -1,8 +1,9 @@
 """ComfyUI's own clients on our port, where AGENT_PASS_THROUGH is `all`.
 
-Scripts and `comfy-cli run` use /prompt, /ws, /queue, /history, /interrupt and /view at the root; ComfyUI's editor is
-served under /comfyui/, from where it asks for everything else. What runs goes through the tasks, so keys, limits,
-policies and metrics hold for it; the rest is read from ComfyUI, or written to its settings and saved workflows.
+Scripts and comfy-cli use /prompt, /ws (editor_socket.py), /queue, /history, /api/jobs (editor_jobs.py), /interrupt and
+/view at the root; ComfyUI's editor is served under /comfyui/, from where it asks for everything else. What runs goes
+through the tasks, so keys, limits, policies and metrics hold for it; the rest is read from ComfyUI, or written to its
+settings and saved workflows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers a run with its first picture where the caller's `Accept` asks for one."""
+"""The pictures of a result, and the answer with the first one where the caller's `Accept` asks for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Opens what a run has made, so that it can be judged. Everything here takes a while: use a thread."""
+"""Opens pictures that runs have made, so that they can be judged, marked or converted: a few formats alone, and no more
+pixels than their user decodes. Everything here takes a while: use a thread."""
 
 from __future__ import annotations
 
