@@ -112,7 +112,7 @@ class Forwarder:
 
     async def listen(self, port: int) -> None:
         """Open the port, on this machine alone. Raises OSError."""
-        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+        self._hosts = hosts_of(port)
         await web.TCPSite(self._runner, "127.0.0.1", port).start()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -178,6 +178,12 @@ class Forwarder:
     def _at(self, path: str) -> URL:
         """The agent's address for a path with its query, neither of which is read: they stay as they came."""
         return URL(f"{self._url}{BASE}{path}", encoded=True)
+
+
+def hosts_of(port: int) -> set[str]:
+    """What a browser of this machine calls this port; 80, which is HTTP's own, it leaves out."""
+    names = ("127.0.0.1", "localhost")
+    return {f"{name}:{port}" for name in names} | (set(names) if port == 80 else set())
 
 
 async def _copy(

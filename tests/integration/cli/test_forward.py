@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
+from agent.commands.forwarder import hosts_of
 from tests.integration.cli import graphs
 from tests.integration.cli.conftest import SECONDS, Command, answers, serving, until
 from tests.ports import free_port
@@ -139,13 +140,21 @@ async def test_agent_that_goes_away_is_told_of(command, tmp_path):
             assert refused.value.status == 502
 
 
-def test_what_cannot_work_is_said_at_once(command, opened_url, agent_url):
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    """An address where nobody answers, and nobody will."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_what_cannot_work_is_said_at_once(command, opened_url, agent_url, silent_url):
     for settings, code, words in (
         ({URL: opened_url}, 2, "valid API key"),
         ({URL: opened_url, KEY_VARIABLE: "wrong"}, 2, "valid API key"),
         ({URL: opened_url, KEY_VARIABLE: "two words"}, 2, "blanks"),
         ({URL: agent_url}, 1, "AGENT_PASS_THROUGH=all"),
-        ({URL: f"http://127.0.0.1:{free_port()}"}, 3, "cannot be reached"),
+        ({URL: silent_url}, 3, "cannot be reached"),
         ({URL: "ftp://example.com"}, 2, "no address of an agent"),
     ):
         command.settings = settings
@@ -159,3 +168,8 @@ def test_what_cannot_work_is_said_at_once(command, opened_url, agent_url):
         done = command.run("forward", "--port", str(port))
     assert done.returncode == 2
     assert done.stderr.startswith(f"comfyui-agent: port {port} cannot be opened: Address already in use.")
+
+
+def test_port_of_http_itself_is_not_named_by_browsers() -> None:
+    assert hosts_of(8188) == {"127.0.0.1:8188", "localhost:8188"}
+    assert hosts_of(80) == {"127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"}
