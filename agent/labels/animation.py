@@ -12,12 +12,11 @@ from __future__ import annotations
 import io
 import itertools
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent.labels.png import SIGNATURE, PngFile
+from agent.labels.png import SIGNATURE, PngFile, to_chunk
 from agent.labels.webp import HAS_ALPHA, IS_ANIMATED, WebpFile
 
 if TYPE_CHECKING:
@@ -60,15 +59,15 @@ def write_png(
         encoded = PngFile.parse(_encode(part.picture, "PNG", how))
         if index == 0:
             chunks.append(encoded.chunk(b"IHDR"))
-            chunks.append(_chunk(b"acTL", struct.pack(">II", count - has_default, loop)))
+            chunks.append(to_chunk(b"acTL", struct.pack(">II", count - has_default, loop)))
         if index > 0 or not has_default:
-            chunks.append(_chunk(b"fcTL", struct.pack(">I", next(numbers)) + _control(part)))
+            chunks.append(to_chunk(b"fcTL", struct.pack(">I", next(numbers)) + _control(part)))
         for data in encoded.bodies(b"IDAT"):
             if index == 0:
-                chunks.append(_chunk(b"IDAT", data))
+                chunks.append(to_chunk(b"IDAT", data))
             else:
-                chunks.append(_chunk(b"fdAT", struct.pack(">I", next(numbers)) + data))
-    chunks.append(_chunk(b"IEND", b""))
+                chunks.append(to_chunk(b"fdAT", struct.pack(">I", next(numbers)) + data))
+    chunks.append(to_chunk(b"IEND", b""))
     return b"".join(chunks)
 
 
@@ -123,7 +122,3 @@ def _control(part: _Part) -> bytes:
     delay = Fraction(part.duration / 1000).limit_denominator(LARGEST_16)
     times = min(delay.numerator, LARGEST_16), delay.denominator
     return struct.pack(">IIIIHHBB", *part.picture.size, part.left, part.top, *times, PNG_KEEP, PNG_REPLACE)
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return b"".join((len(body).to_bytes(4), kind, body, zlib.crc32(body, zlib.crc32(kind)).to_bytes(4)))

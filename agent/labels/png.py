@@ -131,8 +131,7 @@ class PngFile(Container):
 
     def _insert(self, kind: bytes, body: bytes) -> None:
         """Put a chunk after the header."""
-        raw = b"".join((len(body).to_bytes(4), kind, body, zlib.crc32(body, zlib.crc32(kind)).to_bytes(4)))
-        self.chunks.insert(1, memoryview(raw))
+        self.chunks.insert(1, memoryview(to_chunk(kind, body)))
 
     def _remove_keyword(self, keyword: str) -> None:
         unwanted = {index for index, found, _ in self._texts() if found == keyword}
@@ -148,6 +147,11 @@ class PngFile(Container):
                 body = bytes(_body(chunk))
                 keyword, _, value = body.partition(b"\0")
                 yield index, keyword.decode("latin-1"), partial(_text, kind, value)
+
+
+def to_chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk with its length and checksum."""
+    return b"".join((len(body).to_bytes(4), kind, body, zlib.crc32(body, zlib.crc32(kind)).to_bytes(4)))
 
 
 def _kind(chunk: memoryview) -> bytes:
