@@ -103,8 +103,8 @@ class Labeller:
             open_picture(data, limit).close()
         except TooManyPixels as exc:
             raise PictureTooLarge(
-                f"The picture has {exc}, and of more than {limit} in all it is not converted. Ask for it as it is, or "
-                "raise AGENT_MAX_OUTPUT_PIXELS.",
+                f"The picture has {exc}, so it is not converted. Ask for it as it is, or raise "
+                "AGENT_MAX_OUTPUT_PIXELS.",
                 limit=limit,
             ) from None
         except Unreadable:

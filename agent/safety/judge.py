@@ -140,7 +140,7 @@ class Judge:
             )
         except TooManyPixels as exc:
             found.is_unseen = True
-            found.reason = f"it has {exc}, and AGENT_MAX_OUTPUT_PIXELS allows for {self._most_pixels}"
+            found.reason = f"it has {exc} (AGENT_MAX_OUTPUT_PIXELS)"
             return found
         except Unreadable:
             found.is_unseen = not media_type.startswith(NO_PICTURES)

@@ -46,7 +46,7 @@ class Unreadable(Exception):
 
 
 class TooManyPixels(Unreadable):
-    """The picture is larger than is decoded. The text says how large."""
+    """The picture is larger than is decoded. The text says how large, and how large it may be."""
 
 
 def open_picture(data: bytes, most_pixels: int | None = None) -> ImageFile.ImageFile:
@@ -61,7 +61,7 @@ def open_picture(data: bytes, most_pixels: int | None = None) -> ImageFile.Image
         raise Unreadable from exc
     if most_pixels is not None and picture.width * picture.height > most_pixels:
         picture.close()
-        raise TooManyPixels(f"{picture.width} x {picture.height} pixels")
+        raise TooManyPixels(f"{picture.width} x {picture.height} pixels, more than {most_pixels}")
     return picture
 
 
@@ -70,7 +70,9 @@ def count_frames(picture: ImageFile.ImageFile, most_pixels: int | None = None) -
     count = int(getattr(picture, "n_frames", 1))
     width, height = picture.size
     if most_pixels is not None and width * height * count > ANIMATION_PICTURES * most_pixels:
-        raise TooManyPixels(f"{count} times {width} x {height} pixels")
+        raise TooManyPixels(
+            f"{count} times {width} x {height} pixels, more than {ANIMATION_PICTURES} times {most_pixels}"
+        )
     return count
 
 

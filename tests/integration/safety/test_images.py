@@ -305,7 +305,7 @@ async def test_picture_with_more_pixels_than_are_decoded_counts_as_unseen(
     record = await loose.succeeded(await loose.begin(drawn()))
     (warning,) = record["warnings"]
     assert warning["code"] == "FileNotReviewed"
-    assert "AGENT_MAX_OUTPUT_PIXELS allows for 1000" in warning["detail"]
+    assert "more than 1000 (AGENT_MAX_OUTPUT_PIXELS)" in warning["detail"]
     assert not hook.asked
 
 
