@@ -222,10 +222,10 @@ class Desk:
             prompt.record = prompt.record.changed(**ended)
         finally:
             prompt.judged.set()
-        for output in prompt.record.outputs:
-            self._files[(output.filename, output.subfolder, output.type)] = (prompt.id, output.index)
-        if prompt.id in self._prompts:
+        if self._prompts.get(prompt.id) is prompt:  # else somebody had it forgotten meanwhile
             self._prompts.move_to_end(prompt.id)  # /history goes by the end
+            for output in prompt.record.outputs:
+                self._files[(output.filename, output.subfolder, output.type)] = (prompt.id, output.index)
         if prompt.record.state is State.SUCCEEDED:
             for node, given in prompt.outputs().items():
                 if node not in shown:  # they were to be reviewed first, or a message was lost

@@ -7,15 +7,17 @@ import io
 import json
 import struct
 import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import pytest
 import pytest_asyncio
 from aiohttp import WSMsgType
 from PIL import Image
 
-from agent.api.keys import BOARD
+from agent.api.keys import BOARD, DESK
 from agent.editor import desk
-from agent.tasks.record import Output
+from agent.tasks.record import Output, TaskRecord
 from tests.integration.agent import graphs
 from tests.integration.agent.editor import Client, connected, kinds
 from tests.integration.agent.pictures import color_of, look, png
@@ -118,6 +120,27 @@ async def test_file_with_too_many_pixels_has_no_previews_but_is_shown_as_it_is(m
         error = (await agent.get("/view", params={**file, **asked})).error(413, "PictureTooLarge")
         assert "AGENT_MAX_OUTPUT_PIXELS" in error["detail"]
     assert look((await agent.get("/view", params=file)).body).size == (16, 16)
+
+
+async def test_prompt_that_is_forgotten_as_it_ends_leaves_nothing_behind(
+    open_agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, desk = open_agent.parts[BOARD], open_agent.parts[DESK]
+    follow = board.follow
+
+    async def follow_and_forget(task_id: str) -> AsyncGenerator[TaskRecord, None]:
+        async with aclosing(follow(task_id)) as records:
+            async for record in records:
+                yield record
+                if record.state.is_final:
+                    desk.forget({task_id})
+
+    monkeypatch.setattr(board, "follow", follow_and_forget)
+    async with connected(open_agent) as client:
+        prompt_id = (await client.queue_prompt(graphs.painted())).ok()["prompt_id"]
+        await client.hear_out(prompt_id)
+        assert await client.get_history(prompt_id) == {}
+    assert desk._files == {}
 
 
 async def answer(value: tuple[Output, bytes | str]) -> tuple[Output, bytes | str]:
