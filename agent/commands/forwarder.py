@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import re
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic_core import to_json
 from yarl import URL
 
@@ -20,11 +25,24 @@ from agent.commands.remote import FAILED, KEY_VARIABLE, UNREACHABLE, WRONG_USE, 
 #: Where an agent has all that ComfyUI's clients ask for, the editor's /api included (agent/api/editor.py).
 BASE = "/comfyui"
 
+#: Where this machine reaches itself. A program that looks for `localhost` at one of the two alone finds it there.
+ADDRESSES = ("127.0.0.1", "::1")
+NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+#: Of a machine without IPv6.
+NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+#: Longest request line and header field, as the agent takes them.
+LONGEST_LINE_BYTES = 64 * 1024
+
 #: An instance that must start first takes its time to answer.
 CONNECT_SECONDS, SILENCE_SECONDS = 30, 300
 
 #: A WebSocket whose other side says nothing for so long, not even to a ping, is dead.
 PING_SECONDS = 20
+
+#: What is open when the port closes has so long to end.
+CLOSE_SECONDS = 1
 
 #: What the agent is told of a request. Nothing that a browser knows of other pages is among it, cookies least of all.
 REQUEST_HEADERS = (
@@ -41,6 +59,7 @@ REQUEST_HEADERS = (
 ANSWER_HEADERS = (
     "Cache-Control",
     "Content-Disposition",
+    "Content-Encoding",
     "Content-Length",
     "Content-Range",
     "Content-Security-Policy",
@@ -52,6 +71,10 @@ ANSWER_HEADERS = (
 )
 
 
+#: What stands between the parts of a path, also to servers that take a backslash for a slash.
+SLASH = re.compile(r"[/\\]")
+
+
 class Forwarder:
     """`url` and `api_key` are the agent's. Raises ValueError for what cannot be one.
 
@@ -61,6 +84,7 @@ class Forwarder:
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self._url, self.shown_url = checked_url(url), shown(url)
+        self._sockets: set[web.WebSocketResponse] = set()
         self._headers = {} if api_key is None else {KEY_HEADER: checked_key(api_key)}
 
     async def __aenter__(self) -> Self:
@@ -73,11 +97,20 @@ class Forwarder:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=not is_loopback(self._url),
+            middlewares=(self._stay,),
         )
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
+        app.on_shutdown.append(self._hang_up)
         self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=1, auto_decompress=False
+            app,
+            access_log=None,
+            logger=_complaints(),
+            handler_cancellation=True,
+            shutdown_timeout=CLOSE_SECONDS,
+            auto_decompress=False,
+            max_line_size=LONGEST_LINE_BYTES,
+            max_field_size=LONGEST_LINE_BYTES,
         )
         await self._runner.setup()
         return self
@@ -92,7 +125,7 @@ class Forwarder:
         """Raises Stop unless the agent lets ComfyUI's clients in."""
         try:
             with reaching(self._url):
-                async with self._session.get(self._at("/prompt"), allow_redirects=False) as answer:
+                async with self._session.get(self._far("/prompt"), allow_redirects=False) as answer:
                     status, is_json = answer.status, answer.content_type == "application/json"
         except AgentUnreachable as error:
             raise explain(error) from None
@@ -113,16 +146,23 @@ class Forwarder:
     async def listen(self, port: int) -> None:
         """Open the port, on this machine alone. Raises OSError."""
         self._hosts = hosts_of(port)
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
+        for address in ADDRESSES:
+            try:
+                await web.TCPSite(self._runner, address, port).start()
+            except OSError as exc:
+                if address == "127.0.0.1" or exc.errno not in NO_ADDRESS:
+                    raise
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Host", "").lower() not in self._hosts:
+            return _refuse(403, "HostNotAllowed", f"This port answers to {', '.join(NAMES)} alone.")
         origin = request.headers.get("Origin")
-        if request.host not in self._hosts or origin not in (
-            None,
-            *(f"http://{host}" for host in self._hosts),
-        ):
+        if origin not in (None, *(f"http://{host}" for host in self._hosts)):
             return _refuse(403, "OriginNotAllowed", "Only pages of this port itself may use it.")
-        is_socket = request.headers.get("Upgrade", "").lower() == "websocket"
+        if {".", ".."} & {*SLASH.split(unquote(request.rel_url.raw_path))}:
+            return _refuse(404, "NotFound", "On the way to the agent this path would come to be another one.")
+        upgrade = request.headers.get("Upgrade", "")
+        is_socket = request.method == "GET" and upgrade.lower() == "websocket"
         try:
             with reaching(self._url):
                 return await (self._connect(request) if is_socket else self._ask(request))
@@ -133,12 +173,16 @@ class Forwarder:
         headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
         async with self._session.request(
             request.method,
-            self._at(request.raw_path),
+            self._at(request),
             headers=headers,
             data=request.content if request.body_exists else None,
             allow_redirects=False,
         ) as answer:
             told = {name: answer.headers[name] for name in ANSWER_HEADERS if name in answer.headers}
+            if (
+                "Location" in answer.headers
+            ):  # of a file that lies in the object store, or of one of the editor's
+                told["Location"] = answer.headers["Location"].removeprefix(BASE)
             response = web.StreamResponse(status=answer.status, headers=told)
             await response.prepare(request)
             try:
@@ -154,20 +198,19 @@ class Forwarder:
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         try:
-            far = await self._session.ws_connect(
-                self._at(request.raw_path), max_msg_size=0, heartbeat=PING_SECONDS
-            )
+            far = await self._session.ws_connect(self._at(request), max_msg_size=0, heartbeat=PING_SECONDS)
         except aiohttp.WSServerHandshakeError as exc:
-            return _refuse(
-                exc.status, "NoSocket", f"The agent refused the WebSocket with status {exc.status}."
-            )
+            status = exc.status if exc.status >= 400 else 502
+            return _refuse(status, "NoSocket", f"The agent refused the WebSocket with status {exc.status}.")
         async with far:
-            near = web.WebSocketResponse(max_msg_size=0, compress=False)
+            near = web.WebSocketResponse(max_msg_size=0, compress=False, timeout=CLOSE_SECONDS)
             await near.prepare(request)
+            self._sockets.add(near)
             ways = [asyncio.create_task(_copy(near, far)), asyncio.create_task(_copy(far, near))]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                self._sockets.discard(near)
                 for way in ways:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)
@@ -175,15 +218,29 @@ class Forwarder:
             await near.close(code=WSCloseCode.GOING_AWAY if broken else far.close_code or 0)
         return near
 
-    def _at(self, path: str) -> URL:
-        """The agent's address for a path with its query, neither of which is read: they stay as they came."""
+    async def _hang_up(self, _: web.Application) -> None:
+        await asyncio.gather(*(near.close(code=WSCloseCode.GOING_AWAY) for near in self._sockets))
+
+    async def _stay(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """A WebSocket's handshake follows redirects, and would take the key with it."""
+        if request.url.origin() != URL(self._url).origin():
+            raise aiohttp.ClientError("it redirects elsewhere, where your key does not belong.")
+        return await handler(request)
+
+    def _at(self, request: web.Request) -> URL:
+        target = request.raw_path
+        return self._far(target if target.startswith("/") else request.rel_url.raw_path_qs)
+
+    def _far(self, path: str) -> URL:
+        """The agent's address for a path with its query, neither of which is changed: they stay as they came."""
         return URL(f"{self._url}{BASE}{path}", encoded=True)
 
 
 def hosts_of(port: int) -> set[str]:
     """What a browser of this machine calls this port; 80, which is HTTP's own, it leaves out."""
-    names = ("127.0.0.1", "localhost")
-    return {f"{name}:{port}" for name in names} | (set(names) if port == 80 else set())
+    return {f"{name}:{port}" for name in NAMES} | (set(NAMES) if port == 80 else set())
 
 
 async def _copy(
@@ -204,3 +261,12 @@ def _refuse(status: int, kind: str, sentence: str) -> web.Response:
     error = {"type": kind, "message": sentence, "details": "", "extra_info": {}}
     body = to_json({"error": error, "node_errors": {}})
     return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _complaints() -> logging.Logger:
+    """For the web server, which would show a traceback of each request that is no HTTP; who sends it is told why."""
+    logger = logging.getLogger("agent.forward")
+    logger.addFilter(
+        lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    )
+    return logger

@@ -171,5 +171,5 @@ def test_what_cannot_work_is_said_at_once(command, opened_url, agent_url, silent
 
 
 def test_port_of_http_itself_is_not_named_by_browsers() -> None:
-    assert hosts_of(8188) == {"127.0.0.1:8188", "localhost:8188"}
-    assert hosts_of(80) == {"127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"}
+    assert hosts_of(8188) == {"127.0.0.1:8188", "localhost:8188", "[::1]:8188"}
+    assert hosts_of(80) == {"127.0.0.1:80", "localhost:80", "[::1]:80", "127.0.0.1", "localhost", "[::1]"}
