@@ -67,8 +67,8 @@ class Prompt:
         record = self.record
         succeeded = record.state is State.SUCCEEDED
         began = {"prompt_id": self.id, "timestamp": int((record.started_at or record.created_at) * 1000)}
-        end = int((record.finished_at or time.time()) * 1000)
-        last: tuple[str, dict[str, Any]] = ("execution_success", {"prompt_id": self.id, "timestamp": end})
+        told = {"prompt_id": self.id, "timestamp": messages.end_time(record)}
+        last: tuple[str, dict[str, Any]] = ("execution_success", told)
         outputs = self.outputs()
         return {
             "prompt": self.as_item(),

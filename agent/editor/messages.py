@@ -97,7 +97,7 @@ def of_end(record: TaskRecord) -> list[str]:
     of = {"prompt_id": record.id}
     last = text("executing", {"node": None, **of})
     if record.state is State.SUCCEEDED:
-        return [text("execution_success", {**of, "timestamp": _now()}), last]
+        return [text("execution_success", {**of, "timestamp": end_time(record)}), last]
     return [text(*end_status(record)), last]
 
 
@@ -112,7 +112,7 @@ def end_status(record: TaskRecord) -> tuple[str, dict[str, Any]]:
         "executed": [
             node_id for node_id, seen in record.nodes.items() if seen.max and seen.value >= seen.max
         ],
-        "timestamp": _now(),
+        "timestamp": end_time(record),
     }
     if record.state is State.CANCELLED:
         return "execution_interrupted", where
@@ -124,6 +124,11 @@ def end_status(record: TaskRecord) -> tuple[str, dict[str, Any]]:
         "current_outputs": [],
     }
     return "execution_error", {**where, **told}
+
+
+def end_time(record: TaskRecord) -> int:
+    """When the task was over, in milliseconds since the epoch; of one that is not, now."""
+    return _now() if record.finished_at is None else int(record.finished_at * 1000)
 
 
 def _now() -> int:

@@ -63,6 +63,7 @@ async def test_failed_job_says_at_which_node(open_agent: Agent) -> None:
     assert (job["id"], error["node_id"], error["node_type"]) == (prompt_id, "2", "LabRaise")
     assert "no such luck" in error["exception_message"]
     assert isinstance(error["traceback"], list)
+    assert error["timestamp"] == job["execution_end_time"], "whenever it is asked"
     assert "preview_output" not in job
     assert (await jobs(open_agent, status="completed,cancelled"))["jobs"] == []
 
