@@ -56,7 +56,7 @@ async def _events(request: web.Request, prepared: Prepared) -> web.Response:
     """Generated text as a stream, in one piece: a workflow puts it out when it has all of it."""
     (delivery,) = await run_tasks(request, [prepared])
     result = await result_of(request.app, prepared.model, prepared.nodes, delivery)
-    return web.Response(
+    return Response(
         body=b"data: " + to_json(result) + b"\n\ndata: [DONE]\n\n",
         content_type=EVENTS.media_type,
         headers={"Cache-Control": "no-store", "task-id": delivery.task_id},

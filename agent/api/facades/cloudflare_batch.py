@@ -19,6 +19,7 @@ from agent.api.facades.cloudflare_input import prepare_input
 from agent.api.facades.models import Model
 from agent.api.keys import BOARD, LIBRARY, RUNNER
 from agent.api.render import json_response
+from agent.api.response import Response
 from agent.errors import (
     AgentError,
     AnswerTooLarge,
@@ -90,7 +91,7 @@ async def tell_batch(request: web.Request, model: Model, data: dict[str, Any]) -
         room = None if room is None else max(0, room - len(responses[-1]))
     before, after = to_json(success({"responses": []})).split(b"[]", 1)
     body = b"".join((before, b"[", b",".join(responses), b"]", after))
-    return web.Response(body=body, content_type="application/json")
+    return Response(body=body, content_type="application/json")
 
 
 async def _response(

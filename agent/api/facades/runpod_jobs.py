@@ -15,6 +15,7 @@ from agent.api.models import RunOptions
 from agent.api.parse import Envelope, check_envelope, check_options, in_thread, read_body
 from agent.errors import AnswerTooLarge, InvalidJson, InvalidOptions, InvalidParameter
 from agent.tasks.record import Output, State, TaskRecord
+from comfyui.workflow import LONGEST_NAME
 
 STATUSES = {
     State.QUEUED: "IN_QUEUE",
@@ -30,14 +31,20 @@ IGNORED = ("policy", "s3Config", "id")
 #: What `input` may have beside the workflow and its pictures.
 INPUTS = ("workflow", "images", "comfy_org_api_key")
 
+#: Of the largest body: so large may all pictures be together once they are in place. One that is sent once may be named
+#: by a hundred thousand inputs.
+MOST_BODIES = 4
+
 
 async def read_job(request: web.Request) -> RunRequest:
     """The run that a body `{"input": {"workflow": ..., "images": [...]}}` asks for.
 
     Raises InvalidJson, InvalidParameter, InvalidOptions, and what is wrong with the workflow.
     """
-    body = await read_body(request)
-    return await in_thread(request.app, _parse, body, request.app[SETTINGS].max_nodes)
+    body, settings = await read_body(request), request.app[SETTINGS]
+    return await in_thread(
+        request.app, _parse, body, settings.max_nodes, MOST_BODIES * settings.max_body_bytes
+    )
 
 
 def status_of(record: TaskRecord) -> str:
@@ -87,7 +94,7 @@ async def _file(app: web.Application, record: TaskRecord, output: Output) -> dic
     return {"filename": output.filename, "type": "base64", "data": data}
 
 
-def _parse(body: bytes, max_nodes: int) -> RunRequest:
+def _parse(body: bytes, max_nodes: int, max_pictures: int) -> RunRequest:
     try:
         job = from_json(body, allow_inf_nan=False)
     except ValueError as exc:
@@ -104,10 +111,11 @@ def _parse(body: bytes, max_nodes: int) -> RunRequest:
         *(n for n in job if n not in ("input", "webhook", *IGNORED)),
         *(n for n in given if n not in INPUTS),
     ):
-        raise InvalidParameter(f'"{name}" is nothing that worker-comfyui takes.', parameter=str(name))
+        short = name[:LONGEST_NAME]
+        raise InvalidParameter(f'"{short}" is nothing that worker-comfyui takes.', parameter=short)
     if "workflow" not in given:
         raise InvalidParameter('"input" has no "workflow".', parameter="workflow")
-    graph = _with_pictures(given["workflow"], _pictures(given.get("images")))
+    graph = _with_pictures(given["workflow"], _pictures(given.get("images")), max_pictures)
     key = given.get("comfy_org_api_key")
     if not isinstance(key, str | None):
         raise InvalidParameter('"comfy_org_api_key" is a text.', parameter="comfy_org_api_key")
@@ -130,10 +138,11 @@ def _pictures(given: Any) -> dict[str, str]:
     return found
 
 
-def _with_pictures(graph: Any, pictures: dict[str, str]) -> Any:
+def _with_pictures(graph: Any, pictures: dict[str, str], most: int) -> Any:
     """The workflow with each picture in place of its name: nothing is left in the engine's folder for the next job.
 
-    Raises InvalidParameter for one that no node names: it would be missed silently.
+    Raises InvalidParameter for one that no node names, which would be missed silently, and where they would be more
+    than `most` characters together.
     """
     missing = set(pictures)
     if not pictures or not isinstance(graph, dict):
@@ -148,10 +157,17 @@ def _with_pictures(graph: Any, pictures: dict[str, str]) -> Any:
             name: pictures[value] if isinstance(value, str) and value in pictures else value
             for name, value in inputs.items()
         }
-        missing -= {value for value in inputs.values() if isinstance(value, str)}
+        named = [value for value in inputs.values() if isinstance(value, str) and value in pictures]
+        missing.difference_update(named)
+        most -= sum(len(pictures[name]) for name in named)
+        if most < 0:
+            raise InvalidParameter(
+                "The workflow names the pictures so often that they are too large together. Send their URLs.",
+                parameter="images",
+            )
         filled[node_id] = {**node, "inputs": placed}
     if missing:
-        name = min(missing)
+        name = min(missing)[:LONGEST_NAME]
         raise InvalidParameter(f'No node of the workflow names the picture "{name}".', parameter="images")
     return filled
 
