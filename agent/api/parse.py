@@ -231,7 +231,7 @@ def _check_size(graph: dict[str, Any], max_nodes: int) -> None:
     """Raises WorkflowTooLarge for more nodes, or inputs, than any workflow of that many nodes has."""
     if len(graph) > max_nodes:
         raise WorkflowTooLarge(
-            f"The workflow has {len(graph)} nodes, more than {max_nodes}.", limit=max_nodes
+            f"The workflow has {len(graph)} nodes, more than {max_nodes} (AGENT_MAX_NODES).", limit=max_nodes
         )
     inputs = sum(
         len(node["inputs"])
@@ -239,7 +239,10 @@ def _check_size(graph: dict[str, Any], max_nodes: int) -> None:
         if isinstance(node, dict) and isinstance(node.get("inputs"), dict)
     )
     if inputs > (limit := INPUTS_PER_NODE * max_nodes):
-        raise WorkflowTooLarge(f"The workflow has {inputs} inputs, more than {limit}.", limit=limit)
+        raise WorkflowTooLarge(
+            f"The workflow has {inputs} inputs, more than {limit}: {INPUTS_PER_NODE} for each of AGENT_MAX_NODES.",
+            limit=limit,
+        )
 
 
 def _digest(workflow: Workflow, options: RunOptions) -> str:

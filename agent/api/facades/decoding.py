@@ -33,7 +33,8 @@ def decode_picture(text: str, parameter: str) -> Image:
             return ImageOps.exif_transpose(picture).convert("RGBA")
     except InputTooLarge:
         raise InvalidParameter(
-            f'Parameter "{parameter}": it has more than {MOST_PIXELS} pixels.', parameter=parameter
+            f'Parameter "{parameter}": it has more than {MOST_PIXELS} pixels. Send a smaller one.',
+            parameter=parameter,
         ) from None
     except InvalidInput as error:
         raise InvalidInput(f'Parameter "{parameter}": {error.detail}', parameter=parameter) from None
