@@ -107,11 +107,18 @@ def new_task_id() -> str:
 
 
 def checked_url(url: str) -> str:
-    """The agent's address without its last slash. Raises ValueError for what cannot be one."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is no address of an agent; it looks like http://localhost:9000")
-    return url.rstrip("/")
+    """The agent's address without its last slash. Raises ValueError for what cannot be one; the sentence repeats
+    neither a password nor a query, which may be an API key."""
+    address = url.strip()
+    try:
+        parts = urlsplit(address)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or not re.fullmatch(r"[^\s?#]+", address):
+        seen = re.sub(r"([?#]).+", r"\1...", re.sub(r"//[^/]*@", "//", address))
+        raise ValueError(f"{seen!r} is no address of an agent; it looks like http://localhost:9000")
+    return address.rstrip("/")
 
 
 def checked_key(api_key: str) -> str:

@@ -83,7 +83,8 @@ class Forwarder:
     """
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        self._url, self.shown_url = checked_url(url), shown(url)
+        self._url = str(URL(checked_url(url))).rstrip("/")
+        self.shown_url = shown(self._url)
         self._sockets: set[web.WebSocketResponse] = set()
         self._headers = {} if api_key is None else {KEY_HEADER: checked_key(api_key)}
 
@@ -225,7 +226,7 @@ class Forwarder:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """A WebSocket's handshake follows redirects, and would take the key with it."""
-        if request.url.origin() != URL(self._url).origin():
+        if request.url.origin() != self._far("").origin():
             raise aiohttp.ClientError("it redirects elsewhere, where your key does not belong.")
         return await handler(request)
 

@@ -97,6 +97,13 @@ async def test_key_goes_nowhere_but_to_the_agent(agent, http):
     await runner.cleanup()
 
 
+async def test_agent_may_be_named_in_any_case(agent):
+    chosen = free_port()
+    async with Forwarder(agent.url.replace("127.0.0.1", "LOCALHOST"), KEY) as forwarder:
+        await forwarder.listen(chosen)
+        assert (await send(chosen, "/queue")).endswith("\r\n\r\nhere")
+
+
 async def test_redirect_within_the_editor_stays_on_the_port(agent, http):
     agent.location = "/comfyui/assets/images/logo.svg"
     async with http.get("/logo.svg", allow_redirects=False) as answer:

@@ -31,10 +31,32 @@ def test_events_are_read_however_they_are_cut(sent, events):
     assert [data.decode() for chunk in sent for data in reader.feed(chunk)] == events
 
 
-@pytest.mark.parametrize("url", ["", "localhost:9000", "ftp://x", "http://", "/api"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:9000",
+        "ftp://x",
+        "http://",
+        "/api",
+        "http://x:99999",
+        "http://x:port",
+        "http://[::1",
+        "http://two words",
+        "http://x/#",
+        "http://x/comfyui/?key=sesame",
+        "http://me:sesame@x/?",
+    ],
+)
 def test_address_that_is_none_is_refused_at_once(url):
-    with pytest.raises(ValueError, match="no address of an agent"):
+    with pytest.raises(ValueError, match="no address of an agent") as refused:
         AgentClient(url)
+    assert "sesame" not in str(refused.value)
+
+
+def test_address_from_a_file_may_end_with_its_line():
+    with AgentClient("http://x/prefix/\n") as client:
+        assert client.url == "http://x/prefix"
 
 
 @pytest.mark.parametrize("task_id", ["", "..", "a/b", "a b", "a" * 129, "a\n", "é"])
