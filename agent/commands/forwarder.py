@@ -20,7 +20,7 @@ from yarl import URL
 from agent.client import AgentUnreachable
 from agent.client.asynchronous import reaching
 from agent.client.wire import KEY_HEADER, checked_key, checked_url, is_loopback, shown
-from agent.commands.remote import FAILED, KEY_VARIABLE, UNREACHABLE, WRONG_USE, Stop, explain
+from agent.commands.remote import FAILED, KEY_VARIABLE, UNREACHABLE, WRONG_USE, Stop, complain, explain
 
 #: Where an agent has all that ComfyUI's clients ask for, the editor's /api included (agent/api/editor.py).
 BASE = "/comfyui"
@@ -31,6 +31,8 @@ NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 #: Of a machine without IPv6.
 NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+KEY_REFUSED = "The agent does not take this API key any more. Stop this, and start it with another one."
 
 #: Longest request line and header field, as the agent takes them.
 LONGEST_LINE_BYTES = 64 * 1024
@@ -86,6 +88,8 @@ class Forwarder:
         self._url = str(URL(checked_url(url))).rstrip("/")
         self.shown_url = shown(self._url)
         self._sockets: set[web.WebSocketResponse] = set()
+        self._said: str | None = None
+        self._is_closing = False
         self._headers = {} if api_key is None else {KEY_HEADER: checked_key(api_key)}
 
     async def __aenter__(self) -> Self:
@@ -168,6 +172,7 @@ class Forwarder:
             with reaching(self._url):
                 return await (self._connect(request) if is_socket else self._ask(request))
         except AgentUnreachable as error:
+            self._say(error.detail)
             return _refuse(502, "AgentUnreachable", error.detail)
 
     async def _ask(self, request: web.Request) -> web.StreamResponse:
@@ -179,6 +184,7 @@ class Forwarder:
             data=request.content if request.body_exists else None,
             allow_redirects=False,
         ) as answer:
+            self._note(answer.status)
             told = {name: answer.headers[name] for name in ANSWER_HEADERS if name in answer.headers}
             if (
                 "Location" in answer.headers
@@ -201,8 +207,10 @@ class Forwarder:
         try:
             far = await self._session.ws_connect(self._at(request), max_msg_size=0, heartbeat=PING_SECONDS)
         except aiohttp.WSServerHandshakeError as exc:
+            self._note(exc.status)
             status = exc.status if exc.status >= 400 else 502
             return _refuse(status, "NoSocket", f"The agent refused the WebSocket with status {exc.status}.")
+        self._note(101)
         async with far:
             near = web.WebSocketResponse(max_msg_size=0, compress=False, timeout=CLOSE_SECONDS)
             await near.prepare(request)
@@ -219,7 +227,18 @@ class Forwarder:
             await near.close(code=WSCloseCode.GOING_AWAY if broken else far.close_code or 0)
         return near
 
+    def _note(self, status: int) -> None:
+        """The agent has answered with this."""
+        self._say(KEY_REFUSED if status == 401 else None)
+
+    def _say(self, sentence: str | None) -> None:
+        """What is wrong now, once: ComfyUI's clients show little of what they are answered."""
+        if sentence not in (None, self._said) and not self._is_closing:
+            complain(sentence)
+        self._said = sentence
+
     async def _hang_up(self, _: web.Application) -> None:
+        self._is_closing = True
         await asyncio.gather(*(near.close(code=WSCloseCode.GOING_AWAY) for near in self._sockets))
 
     async def _stay(

@@ -39,8 +39,8 @@ def opened_url(tmp_path_factory) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def forwarding(command: Command, url: str) -> Iterator[str]:
-    """The address of a port of this machine that leads there."""
+def forwarding(command: Command, url: str, *said: str) -> Iterator[str]:
+    """The address of a port of this machine that leads there; `said`: what its terminal has to tell of meanwhile."""
     port = free_port()
     command.settings = {URL: url, KEY_VARIABLE: KEY}
     process = command.start("forward", "--port", str(port))
@@ -51,7 +51,10 @@ def forwarding(command: Command, url: str) -> Iterator[str]:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=SECONDS)
         assert (process.returncode, out) == (0, "")
-        assert err == f"http://127.0.0.1:{port} is now the ComfyUI of {url}. Ctrl-C ends it.\n"
+        assert err.splitlines() == [
+            f"http://127.0.0.1:{port} is now the ComfyUI of {url}. Ctrl-C ends it.",
+            *(f"comfyui-agent: {sentence}" for sentence in said),
+        ]
 
 
 async def is_ready(http: aiohttp.ClientSession) -> None:
@@ -125,7 +128,9 @@ async def test_agent_that_goes_away_is_told_of(command, tmp_path):
     agent.settings |= {"AGENT_SHUTDOWN_SECONDS": "0", "AGENT_INVOCATION": "standalone"}
     with contextlib.ExitStack() as stack:
         ends = stack.enter_context(contextlib.ExitStack())
-        url = stack.enter_context(forwarding(command, ends.enter_context(serving(agent))))
+        agent_url = ends.enter_context(serving(agent))
+        said = f"{agent_url} cannot be reached: Connection refused."
+        url = stack.enter_context(forwarding(command, agent_url, said))
         async with aiohttp.ClientSession(url) as http, http.ws_connect("/ws") as ws:
             assert json.loads((await ws.receive()).data)["type"] == "status"
             await asyncio.to_thread(ends.close)

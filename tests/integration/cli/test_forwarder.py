@@ -26,9 +26,12 @@ class Agent:
         self.asked: list[tuple[str, str | None]] = []
         self.location: str | None = None
         self.takes_sockets = False
+        self.refuses_key = False
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((request.raw_path, request.headers.get("X-Api-Key")))
+        if self.refuses_key:
+            return web.Response(status=401)
         if self.location is not None:
             return web.Response(status=302, headers={"Location": self.location})
         if self.takes_sockets:
@@ -174,6 +177,16 @@ async def test_answer_that_is_no_socket_is_not_taken_for_success(http):
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         await http.ws_connect("/ws")
     assert refused.value.status == 502
+
+
+async def test_key_that_ends_is_said_once_each_time(agent, http, capsys):
+    for refused in (True, True, False, True):
+        agent.refuses_key = refused
+        async with http.get("/prompt") as answer:
+            assert answer.status == (401 if refused else 200)
+    with pytest.raises(aiohttp.WSServerHandshakeError):
+        await http.ws_connect("/ws")
+    assert capsys.readouterr().err.count("does not take this API key any more") == 2
 
 
 async def test_sockets_are_told_when_the_port_closes(agent):
