@@ -103,7 +103,7 @@ def demo(
         float, typer.Option(min=0, max=3, help="Length of the simulator's pauses; 0 is as fast as it can.")
     ] = 1,
 ) -> None:
-    """Run three workflows through a fresh agent on the embedded simulator, and write the pictures."""
+    """Run three workflows on the embedded simulator. A fresh agent takes them, and the pictures are written here."""
     from agent.demo import run_demo  # noqa: PLC0415
 
     raise typer.Exit(run_demo(out, pace))
@@ -169,7 +169,7 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Look for what keeps this machine from running tasks, and say what to do about it.
+    """Look for what keeps this machine from running tasks. Each thing is told with what to do about it.
 
     Exit code: 0 if nothing does, 1 if something does, 2 if a setting is wrong.
     """

@@ -30,7 +30,7 @@ def check_images(
         ),
     ] = None,
 ) -> None:
-    """Judge the pictures of a folder as those of tasks are judged, by the settings AGENT_SAFETY_*.
+    """Judge the pictures of a folder as those of tasks are. The settings AGENT_SAFETY_* say how.
 
     Found are failed pictures, and what AGENT_SAFETY_IMAGE_CLASSIFIERS name. No picture is changed.
 

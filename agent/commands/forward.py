@@ -20,8 +20,8 @@ def forward(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Make an agent anywhere look like a ComfyUI on this machine, for comfy-cli, scripts and the editor, which can send
-    no API key and know no HTTPS. The agent must let them in: AGENT_PASS_THROUGH=all.
+    """Make an agent look like a ComfyUI on this machine. That is for comfy-cli, scripts and the editor, which can send
+    no API key and know no HTTPS. The agent may be anywhere, and must let them in: AGENT_PASS_THROUGH=all.
 
     Other machines cannot reach the port; every program of this one can, and uses your key by it. Ctrl-C ends it.
 

@@ -74,7 +74,7 @@ def run(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Run a workflow on an agent, and write what it makes into a folder.
+    """Run a workflow on an agent, and fetch what it makes.
 
     Prints the paths of the files, and shows the progress on stderr where that is a terminal. Ctrl-C cancels what was
     started. The seeds of further runs with --count follow the first one's; a seed of -1 is random each time.

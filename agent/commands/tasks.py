@@ -59,7 +59,7 @@ def outputs(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Fetch the outputs of tasks that have succeeded, and print the paths of the files."""
+    """Fetch the outputs of tasks that have succeeded. Prints the paths of the files."""
     run_until_stopped(_outputs(ids, out, url, api_key, as_json=as_json))
 
 

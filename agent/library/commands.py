@@ -20,7 +20,7 @@ ENGINE_SECONDS = 60
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 app = typer.Typer(
-    help="Look after named workflows: list them, check them, make a manifest for another one.",
+    help="List and check named workflows, and make new ones.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -54,7 +54,7 @@ def list_workflows(
     api_key: ApiKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """List the named workflows of this machine; with --url or --object-info also what an engine lacks for each."""
+    """List the named workflows of this machine. With --url or --object-info also what an engine lacks for each."""
     from pydantic_core import to_json  # noqa: PLC0415
 
     from agent.library.check import missing  # noqa: PLC0415
@@ -98,7 +98,7 @@ def check(
         bool, typer.Option("--complete", help="Fail also where the engine lacks a node class or a model.")
     ] = False,
 ) -> None:
-    """Check manifests against their graphs, and with --url or --object-info both against an engine.
+    """Check manifests against their graphs. With --url or --object-info both are checked against an engine.
 
     Exit code: 0 if nothing is wrong, 1 if something is, 2 if the command cannot be carried out. What the engine
     lacks is said, and is no fault without --complete.
@@ -140,7 +140,8 @@ def import_workflow(
     api_key: ApiKey = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a manifest that is there.")] = False,
 ) -> None:
-    """Make a first manifest for an exported graph: NAME.json and NAME.yaml. Look it over before others use it.
+    """Make a first manifest for an exported graph. NAME.json and NAME.yaml are written. Look it over before others use
+    it.
 
     Panels in the graph (`_meta.edit`) become its parameters; without any, what people usually set does. With --url or
     --object-info the limits are those of the engine, and files are found on custom nodes too.

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from agent.cli import app
 from agent.client import AgentUnreachable
 from agent.commands.files import write_output
 from agent.commands.plan import is_name, next_seed
@@ -136,3 +138,11 @@ def test_runs_of_an_agent_that_went_away_are_named_in_one_sentence(capsys):
     assert "`comfyui-agent outputs t0 t1`" in lost
     (absent,) = [line for line in said if "http://y" in line]
     assert "Does an agent run there?" in absent
+
+
+@pytest.mark.parametrize("group", [[], ["workflow"]])
+def test_each_command_is_told_in_a_whole_sentence(group):
+    told = CliRunner().invoke(app, [*group, "--help"], env={"COLUMNS": "80"}, terminal_width=80).output
+    commands = told.partition("Commands:\n")[2].splitlines()
+    assert len(commands) >= 3
+    assert [line for line in commands if not line.endswith(".") or line.endswith("...")] == []
