@@ -36,6 +36,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: Platforms ask these without credentials; the hooks check their caller themselves.
 OPEN_PATHS = ("/healthz", "/readyz", *HOOK_PATHS)
 
+#: People open it in a browser, where they can set no header.
+EDITOR_PATH = "/comfyui/"
+
 #: Request headers that a page of another origin may set.
 PAGE_HEADERS = ("Content-Type", "Authorization", "X-Api-Key", "task-id", "X-Fc-Invocation-Type", "Prefer")
 
@@ -176,6 +179,10 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
     """Where keys are configured, a request needs one. Both headers count: the platform uses Authorization too."""
     is_open = request.path in OPEN_PATHS or pages.is_open(request.path) or is_keyless(request)
     if request.app[API_KEYS] and not is_open and shown_key(request) is None:
+        if request.path == EDITOR_PATH and request.app[SETTINGS].serves_comfyui_clients:
+            raise Unauthorized(
+                f"An API key is needed. Open {EDITOR_PATH}?key=KEY once: a cookie keeps it then."
+            )
         raise Unauthorized
     return await handler(request)
 

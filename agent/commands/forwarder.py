@@ -185,6 +185,8 @@ class Forwarder:
             allow_redirects=False,
         ) as answer:
             self._note(answer.status)
+            if answer.status == 401:
+                return _refuse(401, "Unauthorized", KEY_REFUSED)
             told = {name: answer.headers[name] for name in ANSWER_HEADERS if name in answer.headers}
             if (
                 "Location" in answer.headers
@@ -208,6 +210,8 @@ class Forwarder:
             far = await self._session.ws_connect(self._at(request), max_msg_size=0, heartbeat=PING_SECONDS)
         except aiohttp.WSServerHandshakeError as exc:
             self._note(exc.status)
+            if exc.status == 401:
+                return _refuse(401, "Unauthorized", KEY_REFUSED)
             status = exc.status if exc.status >= 400 else 502
             return _refuse(status, "NoSocket", f"The agent refused the WebSocket with status {exc.status}.")
         self._note(101)

@@ -293,7 +293,8 @@ async def test_key_is_needed_and_a_browser_keeps_it_in_a_cookie(make_agent: Make
     agent = await make_agent(pass_through=["all"], api_keys=["k3y"])
     for path in ("/queue", "/ws", "/comfyui/", "/comfyui/api/object_info", "/comfyui/ws"):
         (await agent.get(path)).error(401, "Unauthorized")
-    (await agent.get("/comfyui/?key=wrong")).error(401, "Unauthorized")
+    refused = (await agent.get("/comfyui/?key=wrong")).error(401, "Unauthorized")
+    assert "Open /comfyui/?key=KEY once" in refused["detail"]
     (await agent.get("/comfyui/api/object_info?key=k3y")).error(401, "Unauthorized")
     async with agent.http.get("/comfyui/?key=k3y", allow_redirects=False) as entered:
         assert (entered.status, entered.headers["Location"]) == (303, "/comfyui/")

@@ -184,6 +184,7 @@ async def test_key_that_ends_is_said_once_each_time(agent, http, capsys):
         agent.refuses_key = refused
         async with http.get("/prompt") as answer:
             assert answer.status == (401 if refused else 200)
+            assert ("does not take this API key" in await answer.text()) == refused
     with pytest.raises(aiohttp.WSServerHandshakeError):
         await http.ws_connect("/ws")
     assert capsys.readouterr().err.count("does not take this API key any more") == 2
