@@ -34,7 +34,8 @@ class TcpProxy:
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self._links: set[Link] = set()
-        self._relays: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self._flows = asyncio.Event()
         self._flows.set()
         self.refuses = False  #: new connections are closed at once
@@ -49,11 +50,11 @@ class TcpProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._is_closed = True  # callers may go on trying, and one may be about to be served
         self._server.close()
-        self.cut()
-        for relay in self._relays:
-            relay.cancel()
-        await asyncio.gather(*self._relays, return_exceptions=True)
+        for serving in self._serving:
+            serving.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     def cut(self, marked: bytes = b"") -> int:
         """Reset the open connections, or those whose first bytes hold the mark; how many there were."""
@@ -101,15 +102,21 @@ class TcpProxy:
             await sink.drain()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.refuses:
+        if self.refuses or self._is_closed:
             self.refused += 1
             writer.transport.abort()
             return
         self.accepted += 1
+        serving = asyncio.ensure_future(self._pass_on(reader, writer))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
+        await asyncio.wait({serving})
+        writer.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             target_reader, target = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:
-            writer.transport.abort()
             return
         link = Link(writer, target)
         self._links.add(link)
@@ -117,16 +124,16 @@ class TcpProxy:
             asyncio.create_task(self._relay(reader, target, link, is_answer=False)),
             asyncio.create_task(self._relay(target_reader, writer, link, is_answer=True)),
         }
-        self._relays |= relays
-        await asyncio.wait(relays, return_when=asyncio.FIRST_COMPLETED)
-        if link.is_abandoned:
-            await asyncio.wait(relays)
-        link.cut()
-        for relay in relays:
-            relay.cancel()
-        await asyncio.gather(*relays, return_exceptions=True)
-        self._relays -= relays
-        self._links.discard(link)
+        try:
+            await asyncio.wait(relays, return_when=asyncio.FIRST_COMPLETED)
+            if link.is_abandoned:
+                await asyncio.wait(relays)
+        finally:
+            link.cut()
+            for relay in relays:
+                relay.cancel()
+            await asyncio.gather(*relays, return_exceptions=True)
+            self._links.discard(link)
 
     async def _relay(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, link: Link, *, is_answer: bool
