@@ -166,7 +166,11 @@ class Agent:
         pid = self.engine_pid
         async with asyncio.timeout(20):
             await self._runner.cleanup()
-        assert pid is None or not Path(f"/proc/{pid}").exists(), "the engine outlived the agent"
+
+        async def is_gone() -> bool:  # killed in the middle of a stop, it is reaped a moment later
+            return pid is None or not Path(f"/proc/{pid}").exists()
+
+        await eventually(is_gone)
 
     @property
     def parts(self) -> web.Application:

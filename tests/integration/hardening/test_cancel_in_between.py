@@ -22,7 +22,8 @@ async def test_task_that_an_instance_takes_while_it_is_cancelled_ends_there(
     make_agent: MakeAgent, ghost: Ghost, fleet: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The taker has looked at it before, and the request is forgotten with the take, as one about an earlier run."""
-    asked, taker = await make_agent(**fleet), await make_agent(**fleet)
+    patient = {**fleet, "lease_seconds": 10}  # neither of them dies, however busy the machine is
+    asked, taker = await make_agent(**patient), await make_agent(**patient)
     graph = graphs.stepping(steps=1000)
     await ghost.take("between", graph, lease_seconds=0.1, deliver_until=1e11)
     await eventually(lambda: ghost.is_gone("between"))

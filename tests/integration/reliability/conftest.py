@@ -46,6 +46,8 @@ async def shared_pair(
         "REDIS_URL": redis_server.url,
         "AGENT_REDIS_PREFIX": f"pair-{uuid.uuid4().hex}:",
         "AGENT_QUEUE_SIZE": "200",
+        # Both stay alive, and a busy machine that holds one of them up for seconds must not make it look dead.
+        "AGENT_LEASE_SECONDS": "10",
     }
     folder = tmp_path_factory.mktemp("pair")
     async with AgentProcess(folder / "a", **environment) as a, AgentProcess(folder / "b", **environment) as b:
