@@ -1,4 +1,4 @@
-"""Fetches the files of a finished prompt from the engine and checks each one."""
+"""Gets the files of a finished prompt, from the engine's folders or from the engine itself, and checks each one."""
 
 from __future__ import annotations
 
