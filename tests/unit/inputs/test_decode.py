@@ -188,6 +188,6 @@ def test_telling_and_decoding_twenty_megabytes_is_quick() -> None:
     text = base64.b64encode(bytes(15 * 2**20)).decode()
     started = time.process_time()  # others may be busy
     assert looks_like_base64(text)
-    assert time.process_time() - started < 0.01
+    assert time.process_time() - started < 0.1
     assert len(decode_base64(text, 2**30)) == 15 * 2**20
     assert time.process_time() - started < 1
