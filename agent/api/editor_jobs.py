@@ -12,7 +12,7 @@ from agent.api.render import json_response
 from agent.editor.jobs import STATUSES, Asked, Order, describe, listed
 from agent.errors import InvalidParameter, InvalidQuery, TaskNotFound
 
-WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 async def list_jobs(request: web.Request) -> web.Response:
@@ -62,7 +62,7 @@ def _asked(request: web.Request) -> Asked:
     if direction not in ("asc", "desc"):
         raise InvalidQuery("sort_order is asc or desc.", parameter="sort_order")
     most = _number(request, "limit")
-    if most == 0:
+    if most is not None and most < 1:
         raise InvalidQuery("limit is a whole number above 0.", parameter="limit")
     return Asked(
         statuses,
@@ -70,7 +70,7 @@ def _asked(request: web.Request) -> Asked:
         Order(order),
         direction == "asc",
         most,
-        _number(request, "offset") or 0,
+        max(_number(request, "offset") or 0, 0),
     )
 
 

@@ -152,14 +152,14 @@ def load_workflow(name: str, **pictures: str) -> dict[str, Any]:
 
 def next_steps() -> list[str]:
     """Commands that work as they are printed."""
-    command = _own_command()
+    command, url = _own_command(), f"http://localhost:{os.environ.get('AGENT_PORT') or 9000}"
     body = shlex.quote(_short(_workflow_path("text-to-image")))
     return [
         "What to try next: start the service,",
         f"  {command} serve",
-        "open http://localhost:9000 in a browser, or run a workflow from another terminal and fetch its picture:",
-        f"  curl -s http://localhost:9000/api/run -H 'task-id: hello' -d @{body} -o answer.json",
-        "  curl -s http://localhost:9000/api/tasks/hello/outputs/0 -o picture.png",
+        f"open {url} in a browser, or run a workflow from another terminal and fetch its picture:",
+        f"  curl -s {url}/api/run -H 'task-id: hello' -d @{body} -o answer.json",
+        f"  curl -s {url}/api/tasks/hello/outputs/0 -o picture.png",
     ]
 
 

@@ -103,6 +103,7 @@ async def test_pages_and_orders(open_agent: Agent) -> None:
     rest = await jobs(open_agent, limit="2", offset="2")
     assert [job["id"] for job in rest["jobs"]] == [ids[0]]
     assert not rest["pagination"]["has_more"]
+    assert (await jobs(open_agent, offset="-1"))["pagination"]["offset"] == 0
     lengths = (await jobs(open_agent, sort_by="execution_duration", sort_order="asc"))["jobs"]
     assert {job["id"] for job in lengths} == set(ids)
     times = [job["execution_end_time"] - job["execution_start_time"] for job in lengths]
@@ -124,7 +125,15 @@ async def test_text_stands_for_a_job_without_pictures(open_agent: Agent) -> None
 
 
 async def test_wrong_questions_are_refused(open_agent: Agent) -> None:
-    for query in ("status=done", "sort_by=name", "sort_order=up", "limit=0", "limit=x", "offset=-1"):
+    for query in (
+        "status=done",
+        "sort_by=name",
+        "sort_order=up",
+        "limit=0",
+        "limit=-1",
+        "limit=x",
+        "offset=x",
+    ):
         (await open_agent.get(f"/api/jobs?{query}")).error(400, "InvalidQuery")
     (await open_agent.get("/api/jobs/unknown")).error(404, "TaskNotFound")
     for body in (b"[]", b'{"job_ids": "x"}', b'{"job_ids": [1]}', b"no"):
