@@ -104,7 +104,7 @@ def test_printed_commands_work_while_the_service_runs(shown, agent_url, tmp_path
     lines = re.findall(r"^  (curl .*)$", shown[0].stdout, re.MULTILINE)
     assert len(lines) == 2
     for line in lines:
-        words = shlex.split(line.replace("http://localhost:9000", agent_url))
+        words = shlex.split(line.replace(f"http://localhost:{FOREIGN['AGENT_PORT']}/", f"{agent_url}/"))
         subprocess.run([*words, "--fail", "--noproxy", "*"], cwd=tmp_path, check=True, timeout=SECONDS)
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.size == (512, 512)
