@@ -34,6 +34,9 @@ MAX_ENDED_BYTES = 32 * 1024 * 1024
 #: judged later, and what is wrong with it is told as the prompt's error.
 JUDGED_SECONDS = 2
 
+#: Fields of extra data with which nodes of Comfy.org's partners are paid for.
+CREDENTIALS = ("auth_token_comfy_org", "api_key_comfy_org")
+
 #: Where a file of the engine's is: its name, folder and kind of folder.
 Place = tuple[str, str, str]
 
@@ -52,12 +55,16 @@ class Prompt:
     judged: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     created_ms: int = field(default_factory=lambda: int(time.time() * 1000))
 
+    def extra(self) -> dict[str, Any]:
+        """What was sent beside the graph, without the sender's credentials: all clients are shown it."""
+        kept = {name: value for name, value in self.request.extra_data.items() if name not in CREDENTIALS}
+        return {**kept, "client_id": self.client_id, "create_time": self.created_ms}
+
     def as_item(self) -> list[Any]:
         """Number, id, graph, extra data, output nodes: as /queue and /history show it."""
-        extra = {**self.request.extra_data, "client_id": self.client_id, "create_time": self.created_ms}
         targets = self.request.options.get("partial_execution_targets")
         shown = [node for node, seen in self.record.nodes.items() if seen.images or seen.text or seen.ui]
-        return [self.number, self.id, self.request.workflow.graph, extra, targets or shown]
+        return [self.number, self.id, self.request.workflow.graph, self.extra(), targets or shown]
 
     def outputs(self) -> dict[str, dict[str, Any]]:
         """Node id -> what it gave for people."""

@@ -20,7 +20,7 @@ STATUSES = {
     State.CANCELLED: "cancelled",
 }
 
-#: Kinds of outputs that the editor can show, the ones before it likes better to show for a whole job.
+#: Kinds of outputs that the editor can show.
 SHOWN = ("images", "video", "audio", "3d")
 
 #: A text that is shown for a job is cut after so many characters.
@@ -48,7 +48,7 @@ class Asked:
 
 def listed(prompts: Iterable[Prompt], asked: Asked) -> dict[str, Any]:
     """The jobs that are asked for, and how many there are of them on all pages."""
-    found = [job for job in map(describe, prompts) if job["status"] in asked.statuses]
+    found = [describe(prompt) for prompt in prompts if STATUSES[prompt.record.state] in asked.statuses]
     if asked.workflow_id:
         found = [job for job in found if job.get("workflow_id") == asked.workflow_id]
     found.sort(key=_duration if asked.order is Order.DURATION else _created, reverse=not asked.is_ascending)
@@ -65,7 +65,7 @@ def listed(prompts: Iterable[Prompt], asked: Asked) -> dict[str, Any]:
 def describe(prompt: Prompt, *, whole: bool = False) -> dict[str, Any]:
     """One job; times are milliseconds. `whole`: one that is over with its outputs, events and workflow."""
     record = prompt.record
-    extra = prompt.as_item()[3]
+    extra = prompt.extra()
     is_over = record.state.is_final
     outputs = prompt.outputs() if record.state is State.SUCCEEDED else {}
     files = list(_files(outputs))

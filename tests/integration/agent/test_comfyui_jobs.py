@@ -55,6 +55,23 @@ async def test_finished_job_shows_its_picture_and_its_workflow(open_agent: Agent
     assert whole["workflow"]["extra_data"]["extra_pnginfo"] == extra["extra_pnginfo"]
 
 
+async def test_credentials_of_one_client_are_shown_to_none(open_agent: Agent) -> None:
+    secrets = {"api_key_comfy_org": "the-clients-secret", "auth_token_comfy_org": "the-clients-secret"}
+    async with connected(open_agent) as client:
+        beside = {"extra_data": {**secrets, "mine": 1}}
+        long = (await client.queue_prompt(graphs.stepping(steps=1000, seconds=0.1), **beside)).ok()[
+            "prompt_id"
+        ]
+        shown = [await open_agent.get("/queue"), await open_agent.get(f"/api/jobs/{long}")]
+        await open_agent.call("POST", f"/api/jobs/{long}/cancel")
+        await client.hear_out(long)
+    paths = ("/queue", "/history", f"/history/{long}", "/api/jobs", f"/api/jobs/{long}")
+    shown += [await open_agent.get(path) for path in paths]
+    assert all(answer.status == 200 for answer in shown)
+    assert not any(b"the-clients-secret" in answer.body for answer in shown)
+    assert shown[-1].json["workflow"]["extra_data"]["mine"] == 1
+
+
 async def test_failed_job_says_at_which_node(open_agent: Agent) -> None:
     async with connected(open_agent) as client:
         prompt_id = await run(client, graphs.raising("no such luck"))
