@@ -188,9 +188,8 @@ class Forwarder:
             if answer.status == 401:
                 return _refuse(401, "Unauthorized", KEY_REFUSED)
             told = {name: answer.headers[name] for name in ANSWER_HEADERS if name in answer.headers}
-            if (
-                "Location" in answer.headers
-            ):  # of a file that lies in the object store, or of one of the editor's
+            # Of a file that lies in the object store, or of one of the editor's.
+            if "Location" in answer.headers:
                 told["Location"] = answer.headers["Location"].removeprefix(BASE)
             response = web.StreamResponse(status=answer.status, headers=told)
             await response.prepare(request)
